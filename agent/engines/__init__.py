@@ -1,0 +1,1 @@
+"""Engines: speech, language and voice models behind small Protocols."""

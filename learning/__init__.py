@@ -1,0 +1,1 @@
+"""Rewards and policies learned from sessions: GELI. Nothing of it is built yet (issue 3)."""

@@ -1,0 +1,1 @@
+"""Faces, facial affect, 2-second windows and prosody. Knows nothing of calls."""

@@ -1,0 +1,1 @@
+"""Terminal review of sessions and policies. Nothing of it is built yet (issue 4)."""
