@@ -194,9 +194,7 @@ class Peer:
                 log_.info("peer never connected", extra=self._log)
                 self._is_gone()
             elif self.connected and now - self._alive_at > vanished_s:
-                log_.info(
-                    "peer vanished: silent for %.1f s", now - self._alive_at, extra=self._log
-                )
+                log_.info("peer vanished: silent for %.1f s", now - self._alive_at, extra=self._log)
                 self._is_gone()
 
     def _is_gone(self, *, report: bool = True) -> None:

@@ -143,9 +143,7 @@ async def drain_video(track: MediaStreamTrack, sink: Sink, frames_hz: float) -> 
         await asyncio.gather(converting, return_exceptions=True)
 
 
-async def _convert(
-    latest: list[Any], arrived: asyncio.Event, sink: Sink, frames_hz: float
-) -> None:
+async def _convert(latest: list[Any], arrived: asyncio.Event, sink: Sink, frames_hz: float) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await arrived.wait()

@@ -1,0 +1,118 @@
+"""`geli bench`: measurements of this machine. They live in tests/bench of the source tree."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.errors import GeliError
+
+ROWS = (
+    "voice_to_voice",
+    "server",
+    "end_of_turn_wait",
+    "transcription",
+    "first_token",
+    "first_sentence",
+    "first_audio",
+    "transport",
+    "barge_in",
+)
+
+
+@click.group()
+def command() -> None:
+    """Measure calls on this machine (needs the source tree)."""
+
+
+def _module(name: str) -> Any:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "tests" / "bench" / f"{name}.py").is_file():
+        raise GeliError("the benchmarks are not installed", "run geli from the source tree")
+    sys.path.insert(0, str(root))
+    try:
+        return importlib.import_module(f"tests.bench.{name}")
+    except ImportError as error:
+        raise GeliError(f"the benchmarks need more packages: {error}", "make test") from None
+
+
+@command.command()
+@click.option("--turns", type=click.IntRange(2), default=32, show_default=True)
+@click.option(
+    "--sequential/--no-sequential",
+    default=True,
+    show_default=True,
+    help="also the plain sequential pipeline over the same engines",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="override a setting of both servers",
+)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def call(turns: int, sequential: bool, settings: tuple[str, ...], as_json: bool) -> None:
+    """Voice-to-voice and barge-in over a real WebRTC loopback; milliseconds."""
+    bench = _module("call")
+    click.echo(f"holding a call of {turns} turns", err=True)
+    runs = {"overlapped": bench.measure(turns, settings)}
+    if sequential:
+        click.echo("holding the same call with the sequential pipeline", err=True)
+        runs["sequential"] = bench.measure(turns, (*settings, *bench.SEQUENTIAL))
+    if as_json:
+        click.echo(json.dumps(runs, indent=2))
+        return
+    click.echo(f"{'ms':18}" + "".join(f"{name + ' p50':>18}{'p95':>9}{'n':>5}" for name in runs))
+    for row in ROWS:
+        line = f"{row.replace('_', ' '):18}"
+        for run in runs.values():
+            cell = run.get(row)
+            line += f"{cell['p50']:18.0f}{cell['p95']:9.0f}{cell['n']:5}" if cell else f"{'–':>32}"
+        click.echo(line)
+    if sequential:
+        first, second = (run["voice_to_voice"]["p50"] for run in runs.values())
+        click.echo(f"voice to voice, overlapped / sequential: {first / second:.2f}")
+    for name, run in runs.items():
+        click.echo(
+            f"{name}: {run['turns']} answered, {run['unanswered']} not, "
+            f"{run['interrupted']} replies interrupted"
+        )
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def perception(as_json: bool) -> None:
+    """CPU of face detection and affect at the configured frame rate."""
+    from agent.config import load
+
+    _print(_module("perception").measure(load("cpu")), as_json)
+
+
+@command.command()
+@click.option("--calls", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def concurrent(calls: int, as_json: bool) -> None:
+    """Gaps in outgoing audio over concurrent calls with scripted engines."""
+    _print(_module("transport").measure_concurrent(calls), as_json)
+
+
+@command.command()
+@click.option("--calls", type=click.IntRange(2), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def memory(calls: int, as_json: bool) -> None:
+    """Memory of the server over sequential calls with scripted engines."""
+    _print(_module("transport").measure_memory(calls), as_json)
+
+
+def _print(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for key, value in found.items():
+        click.echo(f"{key:28} {value}")

@@ -1,0 +1,366 @@
+"""The session store: SQLite in WAL mode by default, PostgreSQL by URL, the same code for both.
+
+    store = Store.open(config.store.url)
+    store.close_crashed(config.labels)
+    log = store.open_session(Session(consent=Consent.KEEP))
+    log.add_turn(turn)                       # committed when it returns
+    log.end(EndedHow.HUNG_UP, datetime.now(UTC))
+
+Everything is synchronous and thread-safe; a live call runs it on one executor thread. A turn is
+committed when it ends, so a `kill -9` loses at most the turn in progress.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from types import TracebackType
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine
+
+from agent import store_engine
+from agent.config import Labels
+from agent.errors import StoreError
+from agent.labels import label_session
+from agent.owner import Owner
+from agent.records import Consent, EndedHow, Session
+from agent.schema import session_row, sessions, tally, turns
+from agent.schema import windows as windows_table
+from agent.session_log import SessionLog
+from agent.store_query import Filter, SessionSummary, conditions, summaries_query, summary
+from agent.store_rows import (
+    check_rating,
+    close_session,
+    load_sessions,
+    put_turns,
+    put_windows,
+    rate_session,
+)
+
+__all__ = ["Deleted", "Filter", "SessionLog", "SessionSummary", "Store"]
+
+BATCH = 64
+"""Sessions read at a time while streaming."""
+
+
+@dataclass(slots=True, frozen=True)
+class Deleted:
+    """What a deletion removed."""
+
+    id: str
+    turns: int
+    windows: int
+    purged: bool
+    """False: SQLite's log still holds the text until another process lets go of the store."""
+
+
+class Store:
+    """Sessions, their turns and windows. Use `Store.open`."""
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self.engine = engine
+        self.url = url
+        self.name = store_engine.name_of(url)
+
+    @classmethod
+    def open(cls, url: str, *, busy_timeout_s: float = 5.0) -> Store:
+        """Connect, and make or migrate the tables.
+
+        Args:
+            url: SQLAlchemy URL of SQLite or PostgreSQL; `{data}` is the data directory.
+            busy_timeout_s: how long a write waits for another process (SQLite).
+
+        Raises:
+            StoreError: bad URL, unreachable, unreadable, or written by a newer program.
+        """
+        parsed = store_engine.parse(url)
+        store = cls(store_engine.connect(parsed, busy_timeout_s), parsed)
+        try:
+            with store.translated():
+                store_engine.migrate(store.engine, store.name)
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Release all connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- a call in progress ---------------------------------------------------------------------
+
+    def open_session(self, session: Session, owner: Owner | None = None) -> SessionLog:
+        """Begin a session and return its log. A *talk only* session leaves a count, nothing else.
+
+        Args:
+            session: its head; turns and windows it already has are stored too.
+            owner: the writing process; default: this one.
+
+        Raises:
+            StoreError: the store cannot be written; better said before the call than after it.
+        """
+        log = SessionLog(self, session.id, session.consent)
+        if session.consent is not Consent.TALK_ONLY:
+            self._insert(session, str(owner or Owner.current()))
+            log.knows(session)
+        return log
+
+    def close_crashed(self, labels: Labels) -> list[str]:
+        """Close sessions whose process is gone as `crashed`; labels come from their windows.
+
+        Args:
+            labels: the rule of the labels.
+
+        Returns:
+            The ids of the sessions that were closed.
+        """
+        now = datetime.now(UTC)
+        with self.reading() as connection:
+            open_rows = connection.execute(
+                sa.select(sessions.c.id, sessions.c.owner, sessions.c.started_at).where(
+                    sessions.c.owner.is_not(None)
+                )
+            ).all()
+        dead = [
+            (row.id, row.owner)
+            for row in open_rows
+            if not Owner.parse(row.owner).is_alive(row.started_at, now)
+        ]
+        return [i for i, owner in dead if self._close_one(i, owner, labels)]
+
+    def _close_one(self, session_id: str, owner: str, labels: Labels) -> bool:
+        with self.writing() as connection:
+            taken = connection.execute(
+                sa.update(sessions)
+                .where(sessions.c.id == session_id, sessions.c.owner == owner)
+                .values(owner=None)
+            )
+            if not taken.rowcount:
+                return False  # another program closed it first
+            session = label_session(load_sessions(connection, [session_id])[0], labels)
+            put_turns(connection, session_id, session.turns)
+            ends_s = [turn.end_s for turn in session.turns]
+            ends_s += [window.end_s for window in session.windows]
+            close_session(
+                connection,
+                session_id,
+                EndedHow.CRASHED,
+                session.started_at + timedelta(seconds=max(ends_s, default=0.0)),
+            )
+        return True
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def get(self, session_id: str) -> Session:
+        """The whole session.
+
+        Raises:
+            StoreError: no such id; names the closest ones.
+        """
+        with self.reading() as connection:
+            found = load_sessions(connection, [session_id])
+        if not found:
+            raise self._unknown(session_id)
+        return found[0]
+
+    def resolve(self, prefix: str) -> str:
+        """The one id that starts with `prefix`.
+
+        Raises:
+            StoreError: none does, or several do.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", prefix):
+            raise self._unknown(prefix)
+        with self.reading() as connection:
+            rows = connection.scalars(
+                sa.select(sessions.c.id)
+                .where(sessions.c.id.startswith(prefix, autoescape=True))
+                .order_by(sessions.c.id)
+            ).all()
+        found: list[str] = [i for i in rows if i.startswith(prefix)]  # SQLite's LIKE ignores case
+        if prefix in found:
+            return prefix
+        if not found:
+            raise self._unknown(prefix)
+        if len(found) > 1:
+            some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+            raise StoreError(f"{prefix!r} begins {len(found)} session ids", f"one of {some}")
+        return found[0]
+
+    def iter_sessions(
+        self,
+        consent: Collection[Consent] = frozenset({Consent.LEARN}),
+        excluded: bool | None = False,
+        *,
+        only: Filter | None = None,
+    ) -> Iterator[Session]:
+        """Ended sessions, oldest first, a few in memory at a time.
+
+        Args:
+            consent: what learning may read is the default.
+            excluded: None for both.
+            only: further conditions; its `consent`, `excluded` and `live` are not read.
+        """
+        wanted = conditions(only or Filter())
+        wanted += conditions(Filter(consent=consent, excluded=excluded, live=False))
+        start, id_ = sessions.c.started_at, sessions.c.id
+        after: sa.ColumnElement[bool] = sa.true()
+        while True:
+            with self.reading() as connection:
+                query = sa.select(start, id_).where(*wanted, after).order_by(start, id_)
+                keys = connection.execute(query.limit(BATCH)).all()
+                batch = load_sessions(connection, [key.id for key in keys])
+            yield from batch
+            if len(keys) < BATCH:
+                return
+            last_start, last_id = keys[-1]
+            after = (start > last_start) | ((start == last_start) & (id_ > last_id))
+
+    def tally(self) -> dict[tuple[date, str], int]:
+        """How many calls were held and not kept, by UTC day and kind."""
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(tally)).all()
+        return {(row.day, row.what): row.n for row in rows}
+
+    # -- afterwards -----------------------------------------------------------------------------
+
+    def insert(self, session: Session) -> None:
+        """Add a whole session from elsewhere.
+
+        Raises:
+            StoreError: its id is known, or its consent forbids storing it.
+        """
+        if session.consent is Consent.TALK_ONLY:
+            raise StoreError(f"session {session.id} is talk_only, which is never stored")
+        self._insert(session, None)
+
+    def rate(
+        self,
+        session_id: str,
+        value: float,
+        source: str,
+        comment: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Set the overall affect, 0 to 100, given `at` (default: now); the last rating counts.
+
+        Raises:
+            StoreError: a value out of its range or an unknown id.
+        """
+        check_rating(value)
+        with self.writing() as connection:
+            at = at or datetime.now(UTC)
+            known = rate_session(connection, session_id, value, source, comment, at)
+        if not known:
+            raise self._unknown(session_id)
+
+    def delete(self, session_id: str) -> Deleted:
+        """Remove a session for good: SQLite overwrites its pages and empties its log.
+
+        Raises:
+            StoreError: unknown id.
+        """
+        with self.writing() as connection:
+            n_windows = connection.execute(
+                sa.delete(windows_table).where(windows_table.c.session_id == session_id)
+            ).rowcount
+            n_turns = connection.execute(
+                sa.delete(turns).where(turns.c.session_id == session_id)
+            ).rowcount
+            head = connection.execute(sa.delete(sessions).where(sessions.c.id == session_id))
+        if not head.rowcount:
+            raise self._unknown(session_id)
+        return Deleted(session_id, n_turns, n_windows, self._purge())
+
+    def list(
+        self, only: Filter | None = None, limit: int | None = 50, offset: int = 0
+    ) -> Sequence[SessionSummary]:
+        """Summaries, newest first."""
+        with self.reading() as connection:
+            rows = connection.execute(summaries_query(only or Filter(), limit, offset))
+            return [summary(row) for row in rows]
+
+    # -- the one way in -------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view of the store; database errors become `StoreError`."""
+        with self.translated(), self.engine.connect() as plain:
+            connection = plain.execution_options(**store_engine.reads(self.url))
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that is kept whole or not at all; errors become `StoreError`."""
+        with self.translated(), self.engine.connect() as plain:
+            connection = plain.execution_options(**store_engine.WRITES)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Database errors as one line with the way out."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, sa.exc.IntegrityError):
+                raise
+            raise store_engine.explain(error, self.url) from error
+
+    def _insert(self, session: Session, owner: str | None) -> None:
+        try:
+            with self.writing() as connection:
+                connection.execute(sa.insert(sessions).values(session_row(session, owner)))
+                put_turns(connection, session.id, session.turns)
+                put_windows(connection, session.id, session.windows)
+        except sa.exc.IntegrityError:
+            if self.has(session.id):
+                raise StoreError(f"session {session.id} is already in the store") from None
+            raise
+
+    def has(self, session_id: str) -> bool:
+        """Whether the id is known."""
+        with self.reading() as connection:
+            return bool(
+                connection.scalar(sa.select(sa.exists().where(sessions.c.id == session_id)))
+            )
+
+    def _unknown(self, session_id: str) -> StoreError:
+        with self.reading() as connection:
+            newest = connection.scalars(
+                sa.select(sessions.c.id).order_by(sessions.c.started_at.desc()).limit(2000)
+            ).all()
+        close = difflib.get_close_matches(session_id, newest, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "see 'geli sessions list'"
+        return StoreError(f"no session {session_id!r}", hint)
+
+    def _purge(self) -> bool:
+        """Move SQLite's log into the database and empty it; True when nothing is left in it."""
+        if self.url.get_backend_name() != "sqlite":
+            return True
+        with self.translated():
+            raw = self.engine.raw_connection()
+            try:
+                busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except store_engine.SQLITE_ERROR as error:
+                raise store_engine.explain_sqlite(error, self.url) from error
+            finally:
+                raw.close()
+        return not busy

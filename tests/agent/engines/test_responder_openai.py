@@ -1,0 +1,254 @@
+"""The remote policy against a real HTTP server that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from agent.config import Config
+from agent.engines.protocols import Message
+from agent.engines.responder_openai import TRIES, OpenAIResponder, open_openai
+from agent.engines.sampling import Sampling
+from agent.errors import ConfigError, EngineError
+
+pytestmark = pytest.mark.transport
+
+CHAT = [Message("system", "Be kind."), Message("user", "Hello.")]
+
+
+class Server:
+    """Plays one script for each request: a function that writes the response."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], dict]] = []
+        self.scripts: list[Callable[[BaseHTTPRequestHandler], None]] = []
+        self.broken = threading.Event()
+        """Set when a write met a closed connection."""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.requests.append((self.path, dict(self.headers), body))
+                script = outer.scripts.pop(0) if len(outer.scripts) > 1 else outer.scripts[0]
+                try:
+                    script(self)
+                except (BrokenPipeError, ConnectionResetError):
+                    outer.broken.set()
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.close()
+
+
+def begin(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.end_headers()
+
+
+def send(handler: BaseHTTPRequestHandler, text: str) -> None:
+    handler.wfile.write(text.encode())
+    handler.wfile.flush()
+
+
+def chunk(text: str) -> str:
+    choice = {"index": 0, "delta": {"content": text}}
+    return f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
+
+
+def stream(*pieces: str, end: str = "data: [DONE]\n\n") -> Callable[[BaseHTTPRequestHandler], None]:
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        begin(handler)
+        send(handler, ": a comment\n\n")
+        send(handler, 'data: {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}\n\n')
+        for piece in pieces:
+            send(handler, chunk(piece))
+        send(handler, end)
+
+    return script
+
+
+def status(code: int, body: str = '{"error": "no"}') -> Callable[[BaseHTTPRequestHandler], None]:
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        send(handler, body)
+
+    return script
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    begin(handler)
+    for _ in range(100_000):
+        send(handler, chunk("more "))
+        time.sleep(0.001)
+
+
+def reply(server: Server, **more) -> Iterator[str]:
+    responder = OpenAIResponder(server.url, "tiny", timeout_s=5, **more)
+    return responder.open(seed=7).reply(CHAT, lambda: False)
+
+
+def test_it_streams(server: Server) -> None:
+    gate = threading.Event()
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        begin(handler)
+        send(handler, chunk("Hello"))
+        assert gate.wait(10), "the first piece was not handed on before the second was there"
+        send(handler, chunk(" there."))
+        send(handler, "data: [DONE]\n\n")
+
+    server.scripts = [script]
+    pieces = reply(server)
+    assert next(pieces) == "Hello"
+    gate.set()
+    assert list(pieces) == [" there."]
+
+
+def test_what_it_asks(server: Server) -> None:
+    server.scripts = [stream("Hi.")]
+    sampling = Sampling(temperature=0.4, top_p=0.8, max_new_tokens=33)
+    assert list(reply(server, api_key="secret", sampling=sampling)) == ["Hi."]
+    ((path, headers, body),) = server.requests
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == "Bearer secret"
+    assert body == {
+        "model": "tiny",
+        "messages": [{"role": m.role, "content": m.content} for m in CHAT],
+        "stream": True,
+        "temperature": 0.4,
+        "top_p": 0.8,
+        "max_tokens": 33,
+        "seed": 7,
+    }
+
+
+def test_an_empty_delta_and_usage_say_nothing(server: Server) -> None:
+    end = 'data: {"choices": [], "usage": {"total_tokens": 3}}\n\ndata: [DONE]\n\n'
+    server.scripts = [stream("Hi.", "", end=end)]
+    assert list(reply(server)) == ["Hi."]
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_an_error_before_the_first_token_is_tried_again(server: Server, code: int) -> None:
+    server.scripts = [status(code), stream("Here I am.")]
+    assert list(reply(server)) == ["Here I am."]
+    assert len(server.requests) == 2
+
+
+def test_it_gives_up_after_some_tries(server: Server) -> None:
+    server.scripts = [status(503, "busy\nbusy")]
+    with pytest.raises(EngineError, match="HTTP 503: busy busy"):
+        list(reply(server))
+    assert len(server.requests) == TRIES
+
+
+@pytest.mark.parametrize("code", [400, 401, 404])
+def test_a_refusal_is_not_tried_again(server: Server, code: int) -> None:
+    server.scripts = [status(code)]
+    with pytest.raises(EngineError, match=f"HTTP {code}") as error:
+        list(reply(server, api_key="very-secret"))
+    assert len(server.requests) == 1
+    assert "very-secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_broken_off_after_the_first_token(server: Server) -> None:
+    """Nothing is said twice: what was begun is not begun anew."""
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        data = chunk("Half a").encode()
+        send(handler, f"{len(data):x}\r\n{data.decode()}\r\n")  # and no last chunk
+
+    server.scripts = [script]
+    pieces = reply(server)
+    assert next(pieces) == "Half a"
+    with pytest.raises(EngineError, match="failed"):
+        list(pieces)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["data: {half a", "data: [1]", 'data: "text"', 'data: {"choices": 3}']
+)
+def test_a_chunk_that_is_none(server: Server, line: str) -> None:
+    server.scripts = [stream(end=f"{line}\n\n")]
+    with pytest.raises(EngineError, match="not a completion chunk"):
+        list(reply(server))
+
+
+def test_an_error_in_the_stream(server: Server) -> None:
+    server.scripts = [stream("So", end='data: {"error": {"message": "out of memory"}}\n\n')]
+    with pytest.raises(EngineError, match="out of memory"):
+        list(reply(server))
+    assert len(server.requests) == 1
+
+
+def test_no_server() -> None:
+    gone = Server()
+    gone.close()
+    with pytest.raises(EngineError, match="is it running"):
+        list(reply(gone))
+
+
+def test_stopping_closes_the_stream(server: Server) -> None:
+    server.scripts = [endless]
+    stop = False
+    pieces = OpenAIResponder(server.url, "tiny").open().reply(CHAT, lambda: stop)
+    next(pieces)
+    stop = True
+    assert list(pieces) == []
+    assert server.broken.wait(20), "the server writes on"
+
+
+def test_closing_the_reply_closes_the_stream(server: Server) -> None:
+    server.scripts = [endless]
+    pieces = reply(server)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert server.broken.wait(20), "the server writes on"
+
+
+def test_a_url_is_needed() -> None:
+    config = Config.model_validate({"responder": {"engine": "openai"}})
+    with pytest.raises(ConfigError, match="responder.url"):
+        open_openai(config)
+
+
+def test_the_key_comes_from_the_environment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "from-env")
+    server.scripts = [stream("Hi.")]
+    settings = {"engine": "openai", "url": server.url, "api_key_env": "MY_KEY", "model": "big"}
+    responder = open_openai(Config.model_validate({"responder": settings}))
+    assert list(responder.open().reply(CHAT, lambda: False)) == ["Hi."]
+    assert server.requests[0][1]["Authorization"] == "Bearer from-env"
+    assert "seed" not in server.requests[0][2] and responder.policy_id == "big"

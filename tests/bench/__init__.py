@@ -1,0 +1,1 @@
+"""Measurements, run by `geli bench`; never asserted on."""
