@@ -307,8 +307,8 @@ def test_the_real_policy_keeps_its_cache_exactly(smollm: Path) -> None:
 
 
 def test_int8_stays_close_to_full_precision(smollm: Path) -> None:
-    """The bound was never settled: measured 2.0 nats before the quantising by token (a bug that
-    this test found too), about 0.1 with it (whole prompt and reply); bfloat16 gives 0.003."""
+    """Measured 0.24 nats over prompt and reply; one scale for all tokens of a pass gave 2.1, and
+    bfloat16 gives 0.002."""
     import torch
 
     full, small = load(smollm), load(smollm, precision="int8")
