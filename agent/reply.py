@@ -110,6 +110,9 @@ class Reply:
                 await self._speak(self.text)
         except EngineError as error:
             self.failure = str(error)
+        # A source may refer to this reply, and this reply refers to the call: together they would
+        # keep a call's audio in memory until the collector of cycles comes by.
+        self.source = _spent
         self.done = True
         if not self._cancelled:
             self.on_ready(self)
@@ -127,6 +130,10 @@ class Reply:
 
     def _ms(self) -> float:
         return (time.perf_counter() - self._begun) * 1e3
+
+
+def _spent(should_stop: Callable[[], bool]) -> Iterator[str]:
+    return iter(())
 
 
 def synthesise(speaker: Speaker, text: str) -> SpokenChunk:

@@ -148,3 +148,10 @@ def tone(seconds: float, level: float = 0.3) -> NDArray[np.int16]:
 def silence(seconds: float) -> NDArray[np.int16]:
     """The user silent: int16 [samples] at 16 kHz."""
     return np.zeros(int(seconds * SAMPLE_RATE_HZ), np.int16)
+
+
+def resampled(pcm: NDArray[np.int16], rate_hz: int) -> NDArray[np.int16]:
+    """Samples at 16 kHz as samples at `rate_hz`."""
+    count = int(len(pcm) * rate_hz / SAMPLE_RATE_HZ)
+    at = np.linspace(0, len(pcm) - 1, count)
+    return np.interp(at, np.arange(len(pcm)), pcm).astype(np.int16)

@@ -122,6 +122,7 @@ def test_nothing_is_opened_before_a_choice(page: Page, fake: FakeServer) -> None
     page.get_by_test_id("consent-learn").check()
     expect(page.get_by_test_id("consent-error")).to_be_hidden()
     page.get_by_test_id("check").click()
+    expect(page.get_by_test_id("screen-devices")).to_be_visible()
     expect(page.get_by_test_id("level-text")).to_have_text("We can hear you")
     shot(page, "devices")
     assert page.evaluate("asked.length") == 1

@@ -25,7 +25,6 @@ export function screen() {
 export function show(name) {
   if (screen() === name) return;
   for (const section of screens()) section.hidden = section.dataset.screen !== name;
-  document.body.dataset.screen = name;
   window.scrollTo(0, 0);
   $(`screen-${name}`).querySelector("h1").focus({ preventScroll: true });
 }

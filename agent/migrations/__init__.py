@@ -1,0 +1,1 @@
+"""Alembic migrations of the session store, from the first table on."""

@@ -1,0 +1,15 @@
+"""Alembic's environment: runs on the connection that agent.store_engine hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from agent.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

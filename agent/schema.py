@@ -1,0 +1,140 @@
+"""The tables, and how records become rows and back. Migrations make them; these describe them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from agent.records import AffectWindow, Session, Turn
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""What neither SQLite nor PostgreSQL keeps in a text: NUL and lone surrogates."""
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """An aware time in UTC; SQLite keeps it without its zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Words(sa.TypeDecorator[str]):
+    """A text; what cannot be stored becomes U+FFFD."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else UNSTORABLE.sub("\ufffd", value)
+
+
+metadata = sa.MetaData()
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("started_at", Utc, nullable=False, index=True),
+    sa.Column("ended_at", Utc),
+    sa.Column("ended_how", sa.String(16)),
+    sa.Column("consent", sa.String(16), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("overall_affect", sa.Float),
+    sa.Column("overall_affect_at", Utc),
+    sa.Column("overall_affect_source", Words),
+    sa.Column("comment", Words),
+    sa.Column("excluded", sa.Boolean, nullable=False),
+    sa.Column("excluded_reason", Words),
+    sa.Column("policy_id", Words),
+    sa.Column("config_digest", Words),
+    sa.Column("program_version", Words),
+    sa.Column("owner", sa.Text),  # the process that writes it; null once it is over
+    sa.CheckConstraint("consent IN ('keep', 'learn')", name="only_what_may_be_kept"),
+)
+turns = sa.Table(
+    "turns",
+    metadata,
+    sa.Column("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("speaker", sa.String(8), nullable=False),
+    sa.Column("start_s", sa.Float, nullable=False),
+    sa.Column("end_s", sa.Float, nullable=False),
+    sa.Column("text", Words, nullable=False),
+    sa.Column("generated_text", Words),
+    sa.Column("interrupted", sa.Boolean, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("policy_id", Words),
+    sa.Column("engines", sa.JSON, nullable=False),
+    sa.Column("latency", sa.JSON(none_as_null=True)),
+    sa.Column("li", sa.Integer),
+    sa.Column("li_coverage", sa.Float),
+    sa.Column("li_windows", sa.JSON, nullable=False),
+    sa.Column("li_rule", Words),
+    sa.Column("sentiment", sa.Float),
+    sa.Column("prosody", sa.JSON(none_as_null=True)),
+)
+windows = sa.Table(
+    "windows",
+    metadata,
+    sa.Column("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("start_s", sa.Float, nullable=False),
+    sa.Column("end_s", sa.Float, nullable=False),
+    sa.Column("face_found", sa.Boolean, nullable=False),
+    sa.Column("coverage", sa.Float, nullable=False),
+    sa.Column("probabilities", sa.JSON(none_as_null=True)),
+    sa.Column("valence", sa.Float),
+    sa.Column("positive", sa.Boolean),
+    sa.Column("classifier", Words, nullable=False),
+)
+tally = sa.Table(
+    "tally",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("what", sa.String(32), primary_key=True),
+    sa.Column("n", sa.Integer, nullable=False),
+)
+
+
+def session_row(session: Session, owner: str | None) -> dict[str, Any]:
+    """A session's head as a row of `sessions`."""
+    row = session.model_dump(exclude={"turns", "windows"})
+    how = session.ended_how.value if session.ended_how else None
+    return row | {"consent": session.consent.value, "ended_how": how, "owner": owner}
+
+
+def turn_row(session_id: str, turn: Turn) -> dict[str, Any]:
+    """A turn as a row of `turns`."""
+    return turn.model_dump(exclude={"spoken_text"}) | {"session_id": session_id}
+
+
+def window_row(session_id: str, window: AffectWindow) -> dict[str, Any]:
+    """A window as a row of `windows`."""
+    return window.model_dump() | {"session_id": session_id}
+
+
+def to_session(
+    head: sa.Row[Any], turn_rows: Iterable[sa.Row[Any]], window_rows: Iterable[sa.Row[Any]]
+) -> Session:
+    """The record of a session from its rows."""
+    data = {key: value for key, value in head._mapping.items() if key != "owner"}
+    data["turns"] = [_bare(row) for row in turn_rows]
+    data["windows"] = [_bare(row) for row in window_rows]
+    return Session.model_validate(data)
+
+
+def _bare(row: sa.Row[Any]) -> dict[str, Any]:
+    return {key: value for key, value in row._mapping.items() if key != "session_id"}

@@ -1,0 +1,178 @@
+"""Connecting to the database, bringing its tables up to date, and saying plainly what failed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Engine
+
+from agent.errors import StoreError
+
+HEAD = "0001"
+"""The newest migration (a test holds it against agent/migrations)."""
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+WRITES = {"geli_begin": "BEGIN IMMEDIATE"}
+"""A writer takes SQLite's lock at once: waiting for it half-way could only fail."""
+SQLITE_ERROR = sqlite3.Error
+
+
+def data_dir() -> Path:
+    """$GELI_DATA, else ~/.local/share/geli; only its owner may look in."""
+    chosen = Path(os.environ.get("GELI_DATA") or "~/.local/share/geli").expanduser()
+    try:
+        chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(
+            f"the data directory {chosen} cannot be made: {error.strerror}", "set GELI_DATA"
+        ) from None
+    return chosen
+
+
+def parse(url: str) -> URL:
+    """The URL with `{data}` filled in.
+
+    Raises:
+        StoreError: no URL, another database, or a SQLite database in memory.
+    """
+    if "{data}" in url:
+        url = url.replace("{data}", str(data_dir()))
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise StoreError(
+            f"store.url = {url!r} is no database URL", "e.g. sqlite:////var/lib/geli/s.sqlite3"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise StoreError(f"store.url: {backend!r} is not supported", "use sqlite or postgresql")
+    if backend == "postgresql" and parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise StoreError("store.url: a store in memory would be lost", "name a file")
+        folder = Path(str(parsed.database)).expanduser().parent
+        if not folder.is_dir():
+            raise StoreError(f"store.url: there is no folder {folder}", "make it first")
+    return parsed
+
+
+def name_of(url: URL) -> str:
+    """The store as a person knows it: the file, or the URL without its password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string(hide_password=True)
+
+
+def connect(url: URL, busy_timeout_s: float) -> Engine:
+    """An engine; nothing is opened yet.
+
+    Raises:
+        StoreError: the database's driver is not installed.
+    """
+    if url.get_backend_name() != "sqlite":
+        try:
+            return sa.create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"{name_of(url)}: {error.name} is not installed",
+                "pip install 'geli-agent[postgres]'",
+            ) from None
+    engine = sa.create_engine(
+        url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def on_connect(raw: Any, _: Any) -> None:
+        raw.isolation_level = None  # transactions begin where we say so, not where sqlite3 thinks
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(options.get("geli_begin", "BEGIN"))
+
+    return engine
+
+
+def reads(url: URL) -> dict[str, str]:
+    """Execution options under which one transaction sees one state of the store."""
+    return {} if url.get_backend_name() == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+
+
+def migrate(engine: Engine, name: str) -> None:
+    """Make the tables, or bring them up to date.
+
+    Raises:
+        StoreError: the store was written by a newer program.
+    """
+    if _version(engine) == HEAD:
+        return
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as plain:
+        connection = plain.execution_options(**WRITES)
+        with connection.begin():
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise StoreError(
+                    f"{name} was written by a newer geli ({_version_in(connection)})",
+                    f"update geli; this one knows {HEAD}",
+                ) from error
+
+
+def _version(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return _version_in(connection)
+
+
+def _version_in(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.exec_driver_sql(
+        "SELECT version_num FROM alembic_version"
+    ).scalar()
+    return found
+
+
+def explain(error: sa.exc.DBAPIError, url: URL) -> StoreError:
+    """A database error as one line with the way out."""
+    if url.get_backend_name() == "sqlite" and error.orig is not None:
+        return explain_sqlite(error.orig, url)
+    line = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+    return StoreError(f"{name_of(url)}: {line}", "is the database running, and the URL right?")
+
+
+def explain_sqlite(error: BaseException, url: URL) -> StoreError:
+    """SQLite's error as one line with the way out."""
+    name, text = name_of(url), str(error)
+    known = (
+        ("locked", f"{name}: another process holds the store", "try again, or end that process"),
+        ("disk is full", f"{name}: the disk is full", "free some space"),
+        ("readonly", f"{name} cannot be written", "check its owner and permissions"),
+        ("unable to open", f"{name} cannot be opened", "check its folder and permissions"),
+        (
+            "not a database",
+            f"{name} is no session store, or it is damaged",
+            "restore a copy or name another file",
+        ),
+        ("malformed", f"{name} is damaged", "restore a copy, or import an export into a new one"),
+    )
+    for sign, problem, way_out in known:
+        if sign in text:
+            return StoreError(problem, way_out)
+    return StoreError(f"{name}: {text.splitlines()[0] if text else type(error).__name__}")

@@ -1,0 +1,256 @@
+"""Faces in a frame: where they are, and the upright crop that an affect classifier reads.
+
+Frames are RGB uint8 `[height, width, 3]`; coordinates are pixels of that frame, x to the right.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import PerceptionError
+
+Frame = NDArray[np.uint8]
+"""RGB uint8 `[height, width, 3]`."""
+
+CROP_SCALE = 1.15
+"""Side of the aligned crop over the side of the detector's box."""
+
+DETECTOR_SIDE_PX = 640
+"""Larger frames are shrunk first: the detector looks at 128×128 anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detected face. Left and right are the person's own, as the detector names them."""
+
+    x: float
+    """Left edge of the box; may lie outside of the frame."""
+    y: float
+    width: float
+    height: float
+    score: float
+    right_eye: tuple[float, float]
+    left_eye: tuple[float, float]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Middle of the box."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels."""
+        return self.width * self.height
+
+
+class FaceDetector(Protocol):
+    """Finds faces. Safe to call from several threads: calls share one instance."""
+
+    @property
+    def id(self) -> str:
+        """Which detector this is, for records."""
+
+    def detect(self, frame_rgb: Frame) -> list[Face]:
+        """All faces of a frame that are sure and large enough, in no order."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
+class MediaPipeFaceDetector:
+    """BlazeFace short range by MediaPipe tasks, one image at a time (no tracking between images).
+
+    The frame is padded to a square here: a 128×128 resize that squeezes 16:9 makes faces narrow.
+    """
+
+    def __init__(
+        self, model: Path, *, min_score: float = 0.7, min_face_px: int = 48, id: str = "mediapipe"
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: a `.tflite` with the metadata that MediaPipe tasks want.
+            min_score: faces under this score are left out.
+            min_face_px: faces whose box is narrower than this in the frame are left out.
+            id: what records call this detector.
+
+        Raises:
+            PerceptionError: the file is missing or no face detector.
+        """
+        if not model.is_file():
+            raise PerceptionError(f"{model}: the face detector's model is not there")
+        # Else every detector greets on stderr; a user's own setting wins.
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions
+        from mediapipe.tasks.python.vision import FaceDetector as Detector
+        from mediapipe.tasks.python.vision import FaceDetectorOptions, RunningMode
+
+        self.id = id
+        self.min_face_px = min_face_px
+        self._image: Any = mediapipe.Image
+        self._rgb: Any = mediapipe.ImageFormat.SRGB
+        self._lock = threading.Lock()
+        try:
+            self._detector: Any = Detector.create_from_options(
+                FaceDetectorOptions(
+                    base_options=BaseOptions(model_asset_path=str(model)),
+                    running_mode=RunningMode.IMAGE,
+                    min_detection_confidence=min_score,
+                )
+            )
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise PerceptionError(f"{model}: not a face detector model: {reason}") from None
+
+    def detect(self, frame_rgb: Frame) -> list[Face]:
+        """All faces at or over the score and size limits. About 2 ms on one core."""
+        square, scale = _square(check_frame(frame_rgb), DETECTOR_SIDE_PX)
+        image = self._image(image_format=self._rgb, data=square)
+        with self._lock:
+            if self._detector is None:
+                raise PerceptionError("the face detector was closed")
+            found = self._detector.detect(image).detections
+        faces = [_face(detection, square.shape[0], scale) for detection in found]
+        return [face for face in faces if face.width >= self.min_face_px]
+
+    def close(self) -> None:
+        """Stop MediaPipe's threads. A second call does nothing."""
+        with self._lock:
+            if self._detector is not None:
+                self._detector.close()
+                self._detector = None
+
+
+def align(frame_rgb: Frame, face: Face, size: int) -> Frame:
+    """The face turned upright and cropped to 1.15 × its box: RGB uint8 `[size, size, 3]`.
+
+    The picture is turned about the middle of the box until the eyes are level. What lies outside
+    of the frame repeats the frame's edge. Shrinking averages (a plain bilinear warp of a large
+    face would skip pixels).
+
+    Raises:
+        PerceptionError: the face has no extent.
+    """
+    import cv2
+
+    side = CROP_SCALE * max(face.width, face.height)
+    if not side > 0:
+        raise PerceptionError("the face has no extent")
+    over = min(4, max(1, math.ceil(side / size)))
+    matrix = alignment(face, size * over)
+    crop = cv2.warpAffine(
+        frame_rgb,
+        matrix,
+        (size * over, size * over),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if over > 1:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def alignment(face: Face, size: int) -> NDArray[np.float64]:
+    """The similarity `[2, 3]` from frame coordinates to those of the aligned crop of side `size`.
+
+    The middle of the box comes to the middle of the crop and the line of the eyes is level.
+    """
+    scale = size / (CROP_SCALE * max(face.width, face.height))
+    angle = _eye_angle(face)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    x, y = face.centre
+    return np.array(
+        [
+            [cos, sin, size / 2 - cos * x - sin * y],
+            [-sin, cos, size / 2 + sin * x - cos * y],
+        ]
+    )
+
+
+def check_frame(frame_rgb: Frame) -> Frame:
+    """The frame itself, if it is RGB uint8 `[height, width, 3]` and not empty.
+
+    Raises:
+        PerceptionError: another shape or type.
+    """
+    if (
+        frame_rgb.dtype != np.uint8
+        or frame_rgb.ndim != 3
+        or frame_rgb.shape[2] != 3
+        or not frame_rgb.size
+    ):
+        raise PerceptionError(
+            f"a frame is RGB uint8 [height, width, 3], not {frame_rgb.dtype} "
+            f"{list(frame_rgb.shape)}"
+        )
+    return frame_rgb
+
+
+def _eye_angle(face: Face) -> float:
+    """Slope of the line of the eyes in radians; 0 where a profile makes it meaningless."""
+    dx = face.left_eye[0] - face.right_eye[0]
+    dy = face.left_eye[1] - face.right_eye[1]
+    if math.hypot(dx, dy) < 0.15 * face.width:
+        return 0.0
+    return math.atan2(dy, dx)
+
+
+def _square(frame: Frame, side: int) -> tuple[Frame, float]:
+    """The frame shrunk to at most `side` and padded with black at the right or bottom.
+
+    Returns:
+        the square picture and how many frame pixels one of its pixels spans.
+    """
+    import cv2
+
+    height, width = frame.shape[:2]
+    scale = max(1.0, max(height, width) / side)
+    if scale > 1:
+        new = (max(1, round(width / scale)), max(1, round(height / scale)))
+        frame = np.asarray(cv2.resize(frame, new, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        height, width = frame.shape[:2]
+    if height == width:
+        return np.ascontiguousarray(frame), scale
+    square = np.zeros((max(height, width), max(height, width), 3), dtype=np.uint8)
+    square[:height, :width] = frame
+    return square, scale
+
+
+def _face(detection: Any, side: int, scale: float) -> Face:
+    box = detection.bounding_box
+    # BlazeFace's six points begin with the right eye and the left eye.
+    right, left = detection.keypoints[:2]
+    return Face(
+        x=box.origin_x * scale,
+        y=box.origin_y * scale,
+        width=box.width * scale,
+        height=box.height * scale,
+        score=float(detection.categories[0].score),
+        right_eye=(right.x * side * scale, right.y * side * scale),
+        left_eye=(left.x * side * scale, left.y * side * scale),
+    )
+
+
+DETECTORS = {"mediapipe": MediaPipeFaceDetector}
+
+
+def open_detector(
+    name: str, model: Path, *, min_score: float, min_face_px: int, id: str | None = None
+) -> FaceDetector:
+    """The detector called `name` on the weights at `model`.
+
+    Raises:
+        PerceptionError: no such detector (the message lists them) or unusable weights.
+    """
+    if name not in DETECTORS:
+        raise PerceptionError(f"no face detector {name!r}; one of {', '.join(DETECTORS)}")
+    return DETECTORS[name](model, min_score=min_score, min_face_px=min_face_px, id=id or name)
