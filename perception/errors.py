@@ -6,3 +6,7 @@ class PerceptionError(ValueError):
 
     The message is one line and names the file or the setting; the command line shows it as it is.
     """
+
+
+class ModelError(PerceptionError):
+    """A model file that is missing or is not what its engine reads."""

@@ -6,7 +6,6 @@ Frames are RGB uint8 `[height, width, 3]`; coordinates are pixels of that frame,
 from __future__ import annotations
 
 import math
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import PerceptionError
+from perception.errors import ModelError, PerceptionError
+from perception.quiet import chatter_dropped
 
 Frame = NDArray[np.uint8]
 """RGB uint8 `[height, width, 3]`."""
@@ -56,13 +56,13 @@ class FaceDetector(Protocol):
 
     @property
     def id(self) -> str:
-        """Which detector this is, for records."""
+        """Which detector and weights these are, for records."""
 
     def detect(self, frame_rgb: Frame) -> list[Face]:
-        """All faces of a frame that are sure and large enough, in no order."""
+        """All faces of a frame that are sure enough, in no order."""
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Give the model's memory and threads back."""
 
 
 class MediaPipeFaceDetector:
@@ -71,62 +71,61 @@ class MediaPipeFaceDetector:
     The frame is padded to a square here: a 128×128 resize that squeezes 16:9 makes faces narrow.
     """
 
-    def __init__(
-        self, model: Path, *, min_score: float = 0.7, min_face_px: int = 48, id: str = "mediapipe"
-    ) -> None:
+    def __init__(self, model: Path, min_score: float = 0.7) -> None:
         """Load the model.
 
         Args:
             model: a `.tflite` with the metadata that MediaPipe tasks want.
             min_score: faces under this score are left out.
-            min_face_px: faces whose box is narrower than this in the frame are left out.
-            id: what records call this detector.
 
         Raises:
-            PerceptionError: the file is missing or no face detector.
+            ModelError: the file is missing or no face detector.
         """
         if not model.is_file():
-            raise PerceptionError(f"{model}: the face detector's model is not there")
-        # Else every detector greets on stderr; a user's own setting wins.
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        import mediapipe
-        from mediapipe.tasks.python import BaseOptions
-        from mediapipe.tasks.python.vision import FaceDetector as Detector
-        from mediapipe.tasks.python.vision import FaceDetectorOptions, RunningMode
-
-        self.id = id
-        self.min_face_px = min_face_px
-        self._image: Any = mediapipe.Image
-        self._rgb: Any = mediapipe.ImageFormat.SRGB
+            raise ModelError(f"{model}: the face detector's model is not there")
+        self.id = f"mediapipe:{model.stem}"
         self._lock = threading.Lock()
-        try:
-            self._detector: Any = Detector.create_from_options(
-                FaceDetectorOptions(
-                    base_options=BaseOptions(model_asset_path=str(model)),
-                    running_mode=RunningMode.IMAGE,
-                    min_detection_confidence=min_score,
-                )
+        with chatter_dropped():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions
+            from mediapipe.tasks.python.vision import FaceDetector as Detector
+            from mediapipe.tasks.python.vision import FaceDetectorOptions, RunningMode
+
+            self._image: Any = mediapipe.Image
+            self._rgb: Any = mediapipe.ImageFormat.SRGB
+            options = FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_path=str(model)),
+                running_mode=RunningMode.IMAGE,
+                min_detection_confidence=min_score,
             )
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise PerceptionError(f"{model}: not a face detector model: {reason}") from None
+            try:
+                self._detector: Any = Detector.create_from_options(options)
+                # The first image is slow and noisy: not in a call.
+                self.detect(np.zeros((128, 128, 3), np.uint8))
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise ModelError(f"{model}: not a face detector's model: {reason}") from None
 
     def detect(self, frame_rgb: Frame) -> list[Face]:
-        """All faces at or over the score and size limits. About 2 ms on one core."""
-        square, scale = _square(check_frame(frame_rgb), DETECTOR_SIDE_PX)
+        """All faces at or over the score. About 2 ms on one core.
+
+        Raises:
+            PerceptionError: no RGB uint8 frame, or the detector was closed.
+        """
+        square, scale, left, top = _square(check_frame(frame_rgb), DETECTOR_SIDE_PX)
         image = self._image(image_format=self._rgb, data=square)
         with self._lock:
             if self._detector is None:
                 raise PerceptionError("the face detector was closed")
             found = self._detector.detect(image).detections
-        faces = [_face(detection, square.shape[0], scale) for detection in found]
-        return [face for face in faces if face.width >= self.min_face_px]
+        return [_face(detection, square.shape[0], scale, left, top) for detection in found]
 
     def close(self) -> None:
         """Stop MediaPipe's threads. A second call does nothing."""
         with self._lock:
             if self._detector is not None:
-                self._detector.close()
+                with chatter_dropped():
+                    self._detector.close()
                 self._detector = None
 
 
@@ -204,11 +203,14 @@ def _eye_angle(face: Face) -> float:
     return math.atan2(dy, dx)
 
 
-def _square(frame: Frame, side: int) -> tuple[Frame, float]:
-    """The frame shrunk to at most `side` and padded with black at the right or bottom.
+def _square(frame: Frame, side: int) -> tuple[Frame, float, int, int]:
+    """The frame shrunk to at most `side` and padded with black on both sides to a square.
+
+    Centred, because a face at the edge of the square scores lower (0.82 against 0.88).
 
     Returns:
-        the square picture and how many frame pixels one of its pixels spans.
+        the square picture `[s, s, 3]`, how many frame pixels one of its pixels spans, and the
+        frame's left and top in it.
     """
     import cv2
 
@@ -219,38 +221,51 @@ def _square(frame: Frame, side: int) -> tuple[Frame, float]:
         frame = np.asarray(cv2.resize(frame, new, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         height, width = frame.shape[:2]
     if height == width:
-        return np.ascontiguousarray(frame), scale
-    square = np.zeros((max(height, width), max(height, width), 3), dtype=np.uint8)
-    square[:height, :width] = frame
-    return square, scale
+        return np.ascontiguousarray(frame), scale, 0, 0
+    longest = max(height, width)
+    left, top = (longest - width) // 2, (longest - height) // 2
+    square = np.zeros((longest, longest, 3), dtype=np.uint8)
+    square[top : top + height, left : left + width] = frame
+    return square, scale, left, top
 
 
-def _face(detection: Any, side: int, scale: float) -> Face:
+def _face(detection: Any, side: int, scale: float, left: int, top: int) -> Face:
     box = detection.bounding_box
-    # BlazeFace's six points begin with the right eye and the left eye.
-    right, left = detection.keypoints[:2]
+    # BlazeFace's six points begin with the right eye and the left eye, as shares of the picture.
+    right_eye, left_eye = (
+        ((point.x * side - left) * scale, (point.y * side - top) * scale)
+        for point in detection.keypoints[:2]
+    )
     return Face(
-        x=box.origin_x * scale,
-        y=box.origin_y * scale,
+        x=(box.origin_x - left) * scale,
+        y=(box.origin_y - top) * scale,
         width=box.width * scale,
         height=box.height * scale,
         score=float(detection.categories[0].score),
-        right_eye=(right.x * side * scale, right.y * side * scale),
-        left_eye=(left.x * side * scale, left.y * side * scale),
+        right_eye=right_eye,
+        left_eye=left_eye,
     )
 
 
-DETECTORS = {"mediapipe": MediaPipeFaceDetector}
+DETECTORS: dict[str, type[MediaPipeFaceDetector]] = {"mediapipe": MediaPipeFaceDetector}
 
 
-def open_detector(
-    name: str, model: Path, *, min_score: float, min_face_px: int, id: str | None = None
-) -> FaceDetector:
-    """The detector called `name` on the weights at `model`.
+def check_detector(name: str) -> None:
+    """Refuse a name that is not in the table, before anything is fetched for it.
 
     Raises:
-        PerceptionError: no such detector (the message lists them) or unusable weights.
+        PerceptionError: no such detector; the message lists them.
     """
     if name not in DETECTORS:
         raise PerceptionError(f"no face detector {name!r}; one of {', '.join(DETECTORS)}")
-    return DETECTORS[name](model, min_score=min_score, min_face_px=min_face_px, id=id or name)
+
+
+def load_detector(name: str, path: Path, min_score: float = 0.7) -> FaceDetector:
+    """The detector called `name` on the weights at `path`.
+
+    Raises:
+        PerceptionError: no such detector (the message lists them).
+        ModelError: unusable weights.
+    """
+    check_detector(name)
+    return DETECTORS[name](path, min_score)

@@ -19,19 +19,10 @@ class Settings:
         PerceptionError: a value outside its range, named.
     """
 
-    enabled: bool = True
-    """Read by the caller; nothing here looks at it."""
-    detector: str = "mediapipe"
-    """A key of `perception.faces.DETECTORS`."""
-    detector_model: str = "blazeface-short-range"
-    """Name of the weights; whoever holds the table of weights turns it into a path."""
     detector_score: float = 0.7
     """False faces reached 0.61 and true ones 0.83 on the images this was chosen on."""
     min_face_px: int = 48
     """Smaller faces are not read: the classifiers guess there."""
-    classifier: str = "mini-xception"
-    """A key of `perception.affect.CLASSIFIERS`."""
-    classifier_model: str = "mini-xception-fer"
     frames_hz: float = 5.0
     """Frames analysed a second; the rest are skipped."""
     window_s: float = 2.0
@@ -39,7 +30,7 @@ class Settings:
     hop_s: float = 1.0
     """Windows start every `hop_s`."""
     min_coverage: float = 0.5
-    """A window that shows a face in a smaller share of its frames is unknown."""
+    """A window that shows a face in a smaller share of its time is unknown."""
     positive_rule: str = "mean_probability"
     """One of `RULES`."""
     positive_threshold: float = 0.7

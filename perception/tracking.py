@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 from perception.faces import Face
 
+GONE_S = 2.0
+"""The followed face may be away this long before another may take its place."""
 MIN_OVERLAP = 0.3
 """Intersection over union that makes two boxes the same face."""
 MAX_STEP = 0.75
-"""Or: centres this near, in widths of the box, for every frame since it was last seen."""
+"""Or: centres this near, in sides of the box; a neighbour's face is further away."""
 MAX_GROWTH = 2.0
 """Nobody's face doubles or halves between two analysed frames."""
 
@@ -21,39 +23,39 @@ MAX_GROWTH = 2.0
 class FaceTracker:
     """Follows one face from frame to frame.
 
-    While the followed face is away for up to `lost_after` frames there is no face at all: another
-    person's face is not the user's. After that the best face in view is taken.
+    While the followed face is away there is no face at all: a bystander's face is not the user's.
+    Once it has been gone for more than `GONE_S`, or no frame came for as long, the best face in
+    view is taken.
     """
 
-    def __init__(self, lost_after: int = 5) -> None:
-        """Start with nobody followed.
-
-        Args:
-            lost_after: frames in a row without the face before another may take its place.
-        """
-        self._lost_after = lost_after
+    def __init__(self) -> None:
+        """Start with nobody followed."""
         self._face: Face | None = None
-        self._missed = 0
+        self._seen_s = 0.0
+        self._frame_s = 0.0
 
-    def update(self, faces: Sequence[Face], width: int, height: int) -> Face | None:
+    def reset(self) -> None:
+        """Follow nobody."""
+        self._face = None
+
+    def pick(self, faces: Sequence[Face], width: int, height: int, t_s: float) -> Face | None:
         """The followed face in this frame, or None while it is not seen.
 
         Args:
             faces: all faces of the frame, in any order.
             width: the frame's width in pixels.
             height: the frame's height in pixels.
+            t_s: the frame's time; frames come in order.
         """
-        found: Face | None
-        if self._face is None:
+        if t_s - self._frame_s > GONE_S:
+            self.reset()
+        self._frame_s = t_s
+        found = None if self._face is None else match(self._face, faces)
+        if found is None and (self._face is None or t_s - self._seen_s > GONE_S):
+            self.reset()
             found = choose(faces, width, height)
-        else:
-            found = match(self._face, faces, missed=self._missed)
-            if found is None and self._missed >= self._lost_after:
-                found = choose(faces, width, height)
         if found is not None:
-            self._face, self._missed = found, 0
-        elif self._face is not None:
-            self._missed += 1
+            self._face, self._seen_s = found, t_s
         return found
 
 
@@ -71,19 +73,16 @@ def choose(faces: Sequence[Face], width: int, height: int) -> Face | None:
     return max(faces, key=weight)
 
 
-def match(last: Face, faces: Sequence[Face], missed: int = 0) -> Face | None:
+def match(last: Face, faces: Sequence[Face]) -> Face | None:
     """The face that continues `last`, if any: the best overlap, else the nearest that could be.
 
-    Args:
-        last: where the face was last seen.
-        faces: the candidates.
-        missed: frames since then in which it was not seen; it may have moved on that much more.
+    How long ago `last` was seen plays no part: a reach that grows would soon hold a neighbour.
     """
     alike = [face for face in faces if _same_size(last, face)]
     overlapping = [face for face in alike if overlap(last, face) >= MIN_OVERLAP]
     if overlapping:
         return max(overlapping, key=lambda face: overlap(last, face))
-    reach = MAX_STEP * max(last.width, last.height) * (1 + missed)
+    reach = MAX_STEP * max(last.width, last.height)
     near = [face for face in alike if _distance(last, face) <= reach]
     return min(near, key=lambda face: _distance(last, face), default=None)
 

@@ -8,14 +8,16 @@ face, *unknown*: a missing face is not a neutral one. Γ of the paper (eq. 7) is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from perception.affect import Affect, positive_probability
+from perception.affect import Affect, is_positive, positive_probability
 from perception.errors import PerceptionError
 from perception.settings import RULES, Settings
 
-SHORT_OF_FRAMES = 0.5
-"""A window that got a smaller share of the frames it should have is filled up with unseen ones."""
+BLIND_S = 1.0
+"""A longer stretch without any frame was not watched; a shorter one is a slow camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +36,44 @@ class Window:
     index: int
     start_s: float
     end_s: float
-    """`start_s` + length, or the end of the recording where that came first."""
+    """`start_s` + length, or the last time told where that came first."""
     face_found: bool
     """Whether a face was seen for enough of it; False means unknown."""
     coverage: float
-    """Share of the window's frames with a face, 0 to 1."""
+    """Share of the analysed frames with a face × share of the window that was watched, 0 to 1."""
     probabilities: dict[str, float] | None
-    """Mean over the frames with a face; None without one."""
+    """Mean over the frames with a face; None when unknown."""
     valence: float | None
-    """Mean over the frames with a face, where the classifier gives it."""
+    """Mean over the frames with a face, where the classifier gives it; None when unknown."""
     positive: bool | None
     """None: unknown."""
 
 
-@dataclass(slots=True)
-class _Open:
-    frames: int = 0
-    seen: int = 0
-    high: int = 0
-    """Frames whose P(positive) reached the threshold."""
-    sums: dict[str, float] = field(default_factory=dict)
-    valence: float = 0.0
-    has_valence: bool = False
-
-
 class WindowAggregator:
-    """Collects frame readings into windows on a fixed grid.
+    """Collects frame readings into windows on a fixed grid, without gaps.
 
-    Readings should come in time order. One that belongs to a window which is already finished is
-    dropped and counted in `late`; any other is taken, whatever the order.
+    Frames come in time order. One that is older than the frame before it, or than the end of a
+    finished window, is dropped and counted in `late`.
     """
 
     def __init__(
         self,
-        *,
         window_s: float = 2.0,
         hop_s: float = 1.0,
         min_coverage: float = 0.5,
         rule: str = "mean_probability",
         threshold: float = 0.7,
-        frames_hz: float | None = None,
     ) -> None:
         """Start at time 0 with nothing seen.
 
         Args:
             window_s: length of a window.
             hop_s: time between the starts of two windows.
-            min_coverage: a smaller share of frames with a face leaves the window unknown.
+            min_coverage: a smaller coverage leaves the window unknown.
             rule: `mean_probability` (mean P(positive) ≥ threshold), `majority` (more than half of
                 the frames with a face have P(positive) ≥ threshold), `argmax` (happiness is the
                 most likely class of the mean), `valence` (mean valence ≥ threshold).
             threshold: see `rule`.
-            frames_hz: the rate at which frames should come. Given, a window with less than half
-                of its frames (camera switched on at its end) counts the rest of that half as
-                unseen; else one frame would speak for two seconds.
 
         Raises:
             PerceptionError: an unknown rule, or a time that is not above 0.
@@ -102,62 +88,74 @@ class WindowAggregator:
         self._min_coverage = min_coverage
         self._rule = rule
         self._threshold = threshold
-        self._frames_hz = frames_hz
-        self._open: dict[int, _Open] = {}
-        self._next = 0
-        """Index of the first window that is not finished."""
+        self._next = 0  # index of the first window that is not finished
+        self._frames: deque[FrameReading] = deque()  # that a window to come may hold
+        self._before_s = 0.0  # the last frame before those, or the start
+        self._last_frame_s = 0.0
         self._now_s = 0.0
+        self._told = False
+        self._flushed = False
 
     @classmethod
-    def of(cls, settings: Settings, frames_hz: float | None = None) -> WindowAggregator:
-        """The aggregator that `settings` describe; `frames_hz` where the source is slower."""
+    def of(cls, settings: Settings) -> WindowAggregator:
+        """The aggregator that `settings` describe."""
         return cls(
             window_s=settings.window_s,
             hop_s=settings.hop_s,
             min_coverage=settings.min_coverage,
             rule=settings.positive_rule,
             threshold=settings.positive_threshold,
-            frames_hz=frames_hz or settings.frames_hz,
         )
 
-    def add(self, reading: FrameReading) -> list[Window]:
+    def feed(self, reading: FrameReading) -> list[Window]:
         """Take one reading; the windows that its time finishes, in order.
 
         Raises:
             PerceptionError: a time that is no number, or no valence for the rule `valence`.
         """
-        t_s = reading.t_s
+        t_s, affect = reading.t_s, reading.affect
         if not math.isfinite(t_s):
             raise PerceptionError(f"a frame's time is {t_s}")
-        affect = reading.affect
         if self._rule == "valence" and affect is not None and affect.valence is None:
             raise PerceptionError("the rule 'valence' needs a classifier that gives valence")
-        if t_s < 0 or (self._next > 0 and t_s < self._end(self._next - 1)):
+        finished_s = self._end(self._next - 1) if self._next else 0.0
+        if self._flushed or t_s < max(self._last_frame_s, finished_s):
             self.late += 1
             return []
         finished = self.advance(t_s)
-        for index in self._covering(t_s):
-            self._count(self._open.setdefault(index, _Open()), affect)
+        self._frames.append(reading)
+        self._last_frame_s = t_s
         return finished
 
     def advance(self, t_s: float) -> list[Window]:
-        """Let time pass without a frame; the windows that end by `t_s`, in order."""
+        """Let time pass without a frame; the windows that end by `t_s`, in order.
+
+        Raises:
+            PerceptionError: a time that is no number.
+        """
         if not math.isfinite(t_s):
             raise PerceptionError(f"time cannot advance to {t_s}")
+        if self._flushed:
+            return []
+        self._told = True
         self._now_s = max(self._now_s, t_s)
         finished = []
         while self._end(self._next) <= self._now_s:
-            finished.append(self._close(self._next, self._end(self._next)))
-            self._next += 1
+            finished.append(self._close(self._end(self._next)))
         return finished
 
     def flush(self) -> list[Window]:
-        """Finish the windows that have begun, cut at the latest time seen; nothing may follow."""
-        finished = []
-        while self._start(self._next) < self._now_s or self._next in self._open:
-            end_s = min(self._end(self._next), max(self._now_s, self._start(self._next)))
-            finished.append(self._close(self._next, end_s))
-            self._next += 1
+        """Finish the windows that have begun, cut at the last time told; nothing may follow.
+
+        A window less than half over is left out: it says little, and its start lies in the one
+        before. Window 0 is kept, so that the shortest recording has one.
+        """
+        finished: list[Window] = []
+        if self._flushed or not self._told:
+            return finished
+        while self._next == 0 or self._now_s - self._start(self._next) >= self.window_s / 2:
+            finished.append(self._close(min(self._end(self._next), self._now_s)))
+        self._flushed = True
         return finished
 
     def _start(self, index: int) -> float:
@@ -166,51 +164,62 @@ class WindowAggregator:
     def _end(self, index: int) -> float:
         return index * self.hop_s + self.window_s
 
-    def _covering(self, t_s: float) -> list[int]:
-        """Indices of the windows with start ≤ t < end."""
-        last = int(t_s / self.hop_s) + 1  # one more: the division rounds
-        first = max(0, int((t_s - self.window_s) / self.hop_s) - 1)
-        return [k for k in range(first, last + 1) if self._start(k) <= t_s < self._end(k)]
-
-    def _count(self, window: _Open, affect: Affect | None) -> None:
-        window.frames += 1
-        if affect is None:
-            return
-        window.seen += 1
-        window.high += affect.positive >= self._threshold
-        for label, probability in affect.probabilities.items():
-            window.sums[label] = window.sums.get(label, 0.0) + probability
-        if affect.valence is not None:
-            window.valence += affect.valence
-            window.has_valence = True
-
-    def _close(self, index: int, end_s: float) -> Window:
-        window = self._open.pop(index, _Open())
+    def _close(self, end_s: float) -> Window:
+        """Finish the next window, which ends here, and forget what no later one holds."""
+        index = self._next
         start_s = self._start(index)
-        frames: float = window.frames
-        if self._frames_hz is not None:
-            frames = max(frames, SHORT_OF_FRAMES * self._frames_hz * (end_s - start_s))
-        coverage = min(1.0, window.seen / frames) if window.frames else 0.0
-        found = window.seen > 0 and coverage >= self._min_coverage
-        seen = window.seen
-        mean = {k: min(1.0, v / seen) for k, v in window.sums.items()} if seen else None
-        valence = window.valence / seen if window.has_valence else None
-        return Window(
-            index=index,
-            start_s=start_s,
-            end_s=end_s,
-            face_found=found,
-            coverage=coverage,
-            probabilities=mean,
-            valence=valence,
-            positive=self._positive(window, mean, valence) if found and mean else None,
-        )
+        # `end_s` is in no window that ends there, unless the recording does.
+        inside = [f for f in self._frames if f.t_s < end_s or end_s < self._end(index)]
+        inside = [f for f in inside if f.t_s >= start_s]
+        times = [self._before_s, *(f.t_s for f in self._frames if f.t_s < end_s), end_s]
+        watched = 1.0 - blind_share(times, start_s, end_s)
+        window = self._sum_up(index, start_s, end_s, inside, watched)
+        self._next += 1
+        while self._frames and self._frames[0].t_s < self._start(self._next):
+            self._before_s = self._frames.popleft().t_s
+        return window
 
-    def _positive(self, window: _Open, mean: dict[str, float], valence: float | None) -> bool:
+    def _sum_up(
+        self, index: int, start_s: float, end_s: float, inside: list[FrameReading], watched: float
+    ) -> Window:
+        seen = [frame.affect for frame in inside if frame.affect is not None]
+        coverage = len(seen) / len(inside) * watched if inside else 0.0
+        if not seen or coverage < self._min_coverage:
+            return Window(index, start_s, end_s, False, coverage, None, None, None)
+        mean = _mean(seen)
+        values = [affect.valence for affect in seen if affect.valence is not None]
+        valence = sum(values) / len(values) if values else None
+        positive = self._positive(seen, mean, valence)
+        return Window(index, start_s, end_s, True, coverage, mean, valence, positive)
+
+    def _positive(
+        self, seen: Sequence[Affect], mean: dict[str, float], valence: float | None
+    ) -> bool:
         if self._rule == "majority":
-            return window.high * 2 > window.seen
+            return 2 * sum(affect.positive >= self._threshold for affect in seen) > len(seen)
         if self._rule == "argmax":
-            return positive_probability({max(mean, key=mean.__getitem__): 1.0}) > 0
+            return is_positive(max(mean, key=mean.__getitem__))
         if self._rule == "valence":
             return valence is not None and valence >= self._threshold
         return positive_probability(mean) >= self._threshold
+
+
+def blind_share(times: Sequence[float], start_s: float, end_s: float) -> float:
+    """Share of [start, end) that lies in stretches of more than `BLIND_S` between two `times`."""
+    if end_s <= start_s:
+        return 0.0
+    blind = sum(
+        max(0.0, min(after, end_s) - max(before, start_s))
+        for before, after in zip(times, times[1:], strict=False)
+        if after - before > BLIND_S
+    )
+    return min(1.0, blind / (end_s - start_s))
+
+
+def _mean(seen: Sequence[Affect]) -> dict[str, float]:
+    """Mean probabilities, over whatever classes there are."""
+    labels = dict.fromkeys(label for affect in seen for label in affect.probabilities)
+    return {
+        label: min(1.0, sum(affect.probabilities.get(label, 0.0) for affect in seen) / len(seen))
+        for label in labels
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import configured
-from agent.errors import ConfigError, MediaError
+from agent.errors import MediaError
 
 if TYPE_CHECKING:
     from agent.config import Config
     from perception.clip import ClipResult
     from perception.windows import Window
 
-STRIP = 24
+BAR = 24
 """Characters of the P(positive) bar."""
 
 
@@ -30,65 +29,63 @@ def command(clip: Path, as_json: bool, config: Config) -> None:
 
     The windows are those of a call: positive, not positive, or unknown where no face was seen.
     """
-    result = _perceive(clip, config)
-    classifier = config.perception.classifier_model
+    result, classifier = _perceive(clip, config)
     if as_json:
         click.echo(json.dumps(as_record(clip, classifier, result)))
     else:
         click.echo(as_table(clip, classifier, result))
 
 
-def _perceive(clip: Path, config: Config) -> ClipResult:
+def _perceive(clip: Path, config: Config) -> tuple[ClipResult, str]:
+    """What the clip showed, and the id of the classifier that says so."""
     from rich.console import Console
-    from rich.progress import Progress
 
-    from agent import weights
-    from perception.clip import perceive_clip
+    from agent.affect import ListenerModels, settings_of
+    from agent.cli.progress import bar
+    from perception.clip import open_video, perceive_clip
     from perception.errors import PerceptionError
-    from perception.reading import open_engines
-    from perception.settings import Settings
 
-    if not clip.is_file():
-        raise MediaError(f"{clip}: no such file", "name a video file")
-    settings = Settings(**config.perception.model_dump())
-    detector = weights.ensure(settings.detector_model, config.models)
-    classifier = weights.ensure(settings.classifier_model, config.models)
+    way_out = "any video file that FFmpeg reads will do"
     try:
-        engines = open_engines(settings, detector, classifier)
+        with open_video(clip) as (container, _):  # before models are fetched and loaded
+            whole_s = (container.duration or 0) / 1e6
     except PerceptionError as error:
-        raise ConfigError(str(error), "see [perception] in the config") from None
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(clip.name, total=None)
-        try:
-            return perceive_clip(
+        raise MediaError(str(error), way_out) from None
+    models = ListenerModels.load(config)
+    try:
+        with bar(clip.name, whole_s, Console(stderr=True)) as update:
+            result = perceive_clip(
                 clip,
-                settings,
-                engines,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                models.detector,
+                models.classifier,
+                settings_of(config),
+                progress=lambda done_s, _: update(done_s),
             )
-        except PerceptionError as error:
-            raise MediaError(str(error), "any video file that FFmpeg reads will do") from None
-        finally:
-            engines.close()
+    except PerceptionError as error:
+        raise MediaError(str(error), way_out) from None
+    finally:
+        models.close()
+    return result, models.classifier_id
 
 
 def as_record(clip: Path, classifier: str, result: ClipResult) -> dict[str, Any]:
-    """What `--json` prints; the windows have the fields of `agent.records.AffectWindow`."""
+    """What `--json` prints; the windows are `agent.records.AffectWindow`s."""
+    from agent.affect import record_of
+
     return {
         "file": str(clip),
         "duration_s": round(result.duration_s, 3),
-        "fps": round(result.fps, 3),
-        "frames": result.frames,
         "frames_analysed": result.frames_analysed,
         "frames_with_face": result.frames_with_face,
         "classifier": classifier,
-        "windows": [{**_rounded(window), "classifier": classifier} for window in result.windows],
+        "windows": [
+            record_of(window, classifier).model_dump(mode="json") for window in result.windows
+        ],
     }
 
 
 def as_table(clip: Path, classifier: str, result: ClipResult) -> str:
-    """One line a window, with a bar of P(positive)."""
+    """One line a window, with a bar of P(positive), and the whole clip as one strip."""
     lines = [
         f"{clip}: {result.duration_s:.1f} s, {result.frames_analysed} frames analysed, "
         f"{result.frames_with_face} with a face, classifier {classifier}",
@@ -113,15 +110,4 @@ def _line(window: Window) -> str:
     if window.probabilities is None:
         return line.rstrip()
     positive = positive_probability(window.probabilities)
-    return f"{line}  {positive:.2f} {'█' * round(positive * STRIP)}".rstrip()
-
-
-def _rounded(window: Window) -> dict[str, Any]:
-    def short(value: Any) -> Any:
-        if isinstance(value, float):
-            return round(value, 4)
-        if isinstance(value, dict):
-            return {key: short(inner) for key, inner in value.items()}
-        return value
-
-    return {key: short(value) for key, value in dataclasses.asdict(window).items()}
+    return f"{line}  {positive:.2f} {'█' * round(positive * BAR)}".rstrip()
