@@ -14,20 +14,6 @@ from typing import TextIO
 
 from agent.config import Logging
 
-QUIET = (
-    "aioice",
-    "aiortc",
-    "alembic",
-    "asyncio",
-    "faster_whisper",
-    "httpcore",
-    "httpx",
-    "libav",
-    "uvicorn",
-    "urllib3",
-)
-"""Libraries whose debug and info lines carry addresses, offers or requests."""
-
 NO_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -79,7 +65,12 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     handler.geli = True  # type: ignore[attr-defined]
     root.addHandler(handler)
-    root.setLevel(settings.level)
-    quiet = max(logging.WARNING, getattr(logging, settings.level))
-    for name in QUIET:
-        logging.getLogger(name).setLevel(quiet)
+    root.setLevel(logging.WARNING)  # libraries: their lower lines carry addresses and offers
+    logging.getLogger("geli").setLevel(settings.level)
+
+
+def configure_terminal(settings: Logging) -> None:
+    """As `configure`, for commands whose terminal belongs to the person: warnings unless DEBUG."""
+    if settings.level == "INFO":
+        settings = settings.model_copy(update={"level": "WARNING"})
+    configure(settings)

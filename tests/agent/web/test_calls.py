@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,6 +143,22 @@ async def test_a_call_ends_at_its_limit() -> None:
         page = await rig.call()
         await until(lambda: page.of("ended"))
         assert page.of("ended")[0]["how"] == "timed_out"
+
+
+async def test_a_call_is_freed_as_soon_as_it_is_over() -> None:
+    """Each call holds up to 15 MB of heard audio: no cycle may keep it until a collection."""
+    async with serving(config(dialogue__greeting="Hi")) as rig:
+        page = await rig.call()
+        memory = weakref.ref(rig.calls._entries[page.id].call._memory)
+        gc.disable()
+        try:
+            await talked(rig, page)
+            await page.request("POST", "/hangup")
+            await until(lambda: page.of("ended"))
+            await page.close()
+            await until(lambda: memory() is None)
+        finally:
+            gc.enable()
 
 
 async def test_busy_is_said_and_a_resume_does_not_count_twice() -> None:
