@@ -137,6 +137,7 @@ class Call:
         self._playback: Playback | None = None
         self._played: Reply | None = None  # the reply behind the playback
         self._agent_start_s = 0.0
+        self._held_s: float | None = None  # the agent has been silent since
         self._agent_latency: Latency | None = None
         self._caption_chunk = -1
         self._transcription_ms: dict[int, float] = {}
@@ -302,9 +303,11 @@ class Call:
             case Hold():
                 if self._playback:
                     self._playback.hold()
+                    self._held_s = self.clock_s
             case Resume():
                 if self._playback:
                     self._playback.resume()
+                    self._held_s = None
             case Truncate():
                 self._agent_ended(interrupted=True)
             case Say(kind, number):
@@ -488,6 +491,7 @@ class Call:
 
     def _agent_started(self) -> None:
         self._agent_start_s = self.clock_s
+        self._held_s = None
         if self._agent_latency is not None and self._paced:
             since = time.perf_counter() - self._wall_at(self._turn_end_s)
             self._agent_latency.voice_to_voice_ms = since * 1e3
@@ -505,6 +509,7 @@ class Call:
             reply.cancel()
             playback.stop()
         self._playback = self._played = None
+        held_s, self._held_s = self._held_s, None
         heard = playback.heard_text()
         if not heard:
             return
@@ -513,7 +518,7 @@ class Call:
             index=len(self.session.turns),
             speaker="agent",
             start_s=self._agent_start_s,
-            end_s=max(self._agent_start_s, self.clock_s),
+            end_s=max(self._agent_start_s, self.clock_s if held_s is None else held_s),
             text=heard,
             generated_text=reply.text,
             interrupted=interrupted,
