@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from typing import IO
 
 _CHATTER = re.compile(
-    rb"^(INFO|WARNING): |"
-    rb"^[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ [\w.]+\.(cc|h):\d+\]|"
-    rb"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"INFO: \[\w+\.cc:\d+\] |"
+    rb"INFO: Created TensorFlow Lite |"
+    rb"WARNING: (Logging before InitGoogle|All log messages before absl::InitializeLog)\(\) |"
+    rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ \w+\.(cc|h):\d+\] "
 )
-"""glog's and TensorFlow Lite's informational and warning lines. Errors (E, F, `ERROR:`) pass."""
+"""LiteRT's and glog's informational and warning lines, as seen. Errors (E, F, `ERROR:`) pass."""
 _lock = threading.RLock()
 
 

@@ -71,5 +71,6 @@ class Sampler:
         # A tenth of a period early is on time: camera clocks jitter.
         if not t_s >= self._due_s - 0.1 * self._period_s:
             return False
-        self._due_s = max(self._due_s, t_s - self._period_s / 2) + self._period_s
+        late = t_s - self._due_s > self._period_s  # the first frame, or the first after a pause
+        self._due_s = (t_s if late else self._due_s) + self._period_s
         return True

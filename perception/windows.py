@@ -184,7 +184,7 @@ class WindowAggregator:
     ) -> Window:
         seen = [frame.affect for frame in inside if frame.affect is not None]
         coverage = len(seen) / len(inside) * watched if inside else 0.0
-        if not seen or coverage < self._min_coverage:
+        if not coverage or coverage < self._min_coverage:
             return Window(index, start_s, end_s, False, coverage, None, None, None)
         mean = _mean(seen)
         values = [affect.valence for affect in seen if affect.valence is not None]

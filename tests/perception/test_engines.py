@@ -191,7 +191,8 @@ def test_geli_perceive_prints_one_json_object(
     assert record["file"] == str(clip)
     assert record["classifier"].startswith("mini-xception:")
     assert {w["classifier"] for w in record["windows"]} == {record["classifier"]}
-    assert [w["positive"] for w in record["windows"]] == [False] * 9 + [True] * 10
+    assert {w["positive"] for w in record["windows"] if w["end_s"] <= 10} == {False}
+    assert {w["positive"] for w in record["windows"] if w["start_s"] >= 10} == {True}
 
 
 def test_geli_perceive_prints_a_table(
@@ -248,15 +249,15 @@ def test_two_people_the_followed_one_stays(models: ListenerModels, astronaut: Pi
     from perception.reading import FaceReader
 
     reader = FaceReader(models.detector, models.classifier, settings_of(config.load("cpu")))
-    bystander = cv2.resize(astronaut[:256, 96:352], (220, 220))
+    bystander = cv2.resize(astronaut[:256, 96:352], (340, 340))
     read = []
     with av.open(str(media.face_clip())) as container:
         for n, frame in enumerate(container.decode(video=0)):
             if n % 4 == 0 and n < 80:
-                person = frame.to_ndarray(format="rgb24", width=640, height=360)
-                scene = np.full((480, 960, 3), 80, np.uint8)
-                scene[60:420, 100:740] = person
-                scene[240:460, 740:960] = bystander
+                person = frame.to_ndarray(format="rgb24", width=480, height=270)
+                scene = np.full((480, 800, 3), 80, np.uint8)
+                scene[40:310, 60:540] = person
+                scene[140:480, 460:800] = bystander
                 assert len(models.detector.detect(scene)) == 2
                 read.append(reader.read(scene, n / 20))
     assert all(affect is not None and affect.positive < 0.5 for affect in read)

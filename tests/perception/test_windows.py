@@ -158,8 +158,8 @@ def test_rules(rule: str, threshold: float, happy: list[float | None], positive:
 
 
 def test_the_valence_rule_reads_valence_and_nothing_else() -> None:
-    for valence, positive in ((0.2, True), (0.1, False)):
-        aggregator = WindowAggregator(hop_s=2.0, rule="valence", threshold=0.2)
+    for valence, positive in ((0.25, True), (0.125, False)):
+        aggregator = WindowAggregator(hop_s=2.0, rule="valence", threshold=0.25)
         frames = [FrameReading(n / 4, shown(1.0, valence)) for n in range(8)]
         (window,) = run(aggregator, frames, 2.0)
         assert window.positive is positive
