@@ -35,8 +35,8 @@ def measure(config: Config) -> dict[str, Any]:
         `detect_ms`, `align_ms`, `classify_ms` and `frame_ms` (all three), each with p50 and p95
         over the clip's frames; `core_share`, CPU seconds of the whole process a second while the
         worker reads `frames_hz` of a camera's 15 frames (the idle loop that feeds it included);
-        `windows`, `windows_seen` and `windows_due` of that run; `load_s`; `memory_mb` and `threads` that the models
-        and the worker added.
+        `windows`, `windows_seen` and `windows_due` of that run; `load_s`; `memory_mb` and
+        `threads` that the models and the worker added.
     """
     from tests import media
 
@@ -91,11 +91,12 @@ def _steps(
         times[step].append(1000 * (time.perf_counter() - started))
         return result
 
+    size = models.classifier.size
     for frame in frames:
         faces = timed("detect_ms", lambda frame=frame: models.detector.detect(frame))
         if faces:
-            face, size = faces[0], models.classifier.size
-            crop = timed("align_ms", lambda f=frame, face=face: align(f, face, size))
+            face = faces[0]
+            crop = timed("align_ms", lambda frame=frame, face=face: align(frame, face, size))
             timed("classify_ms", lambda crop=crop: models.classifier.classify(crop))
     times = {step: values[WARM_FRAMES:] for step, values in times.items()}
     whole = [sum(steps) for steps in zip(*times.values(), strict=False)]

@@ -217,7 +217,7 @@ def test_bad_inputs_are_one_line_and_exit_2(
         ([sound], "has no video stream"),
         ([text], "not a readable video"),
         ([clip, "--set", "perception.classifier=mood"], "one of mini-xception, efficientnet"),
-        ([clip, "--set", "perception.detector=eye"], "one of mediapipe"),
+        ([clip, "--set", "perception.detector=eye"], "no face detector 'eye'; one of"),
         ([clip, "--set", "perception.positive_rule=valence"], "gives valence"),
         ([clip, "--set", "perception.positive_rule=mood"], "positive_rule"),
         ([clip, "--set", "perception.classifier=efficientnet"], "not an ONNX model"),
