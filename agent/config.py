@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import ipaddress
 import json
 import tomllib
 import types
@@ -273,7 +274,10 @@ class Config(_Section):
 
 def is_loopback(host: str) -> bool:
     """Whether `host` is reachable from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name may lead elsewhere, 127.example.org too
 
 
 def profiles() -> dict[str, Path]:
@@ -295,7 +299,7 @@ def load(name: str | Path = "cpu", overrides: typing.Sequence[str] = ()) -> Conf
     data = _read(path)
     base = data.pop("base", None)
     if base is not None:
-        if base not in profiles():
+        if not isinstance(base, str) or base not in profiles():
             raise ConfigError(
                 f"{path}: base = {base!r} is no profile", f"one of {', '.join(profiles())}"
             )
@@ -367,6 +371,8 @@ def _explain(path: Path, error: ValidationError) -> tuple[str, str]:
 def _keys(loc: list[str]) -> list[str]:
     model: Any = Config
     for part in loc:
+        if part.isdecimal():
+            continue  # a place in a list: its model is the list's
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if isinstance(annotation, types.GenericAlias):
             annotation = typing.get_args(annotation)[0]

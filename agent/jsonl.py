@@ -67,6 +67,9 @@ from agent.store import Store
 
 LONGEST_LINE = 64 * 2**20
 """Bytes; an hour of talk is about 0.5 MiB."""
+LARGEST_INDEX = 2**31 - 1
+"""What a database keeps in an integer column."""
+WALL_TIMES = ("started_at", "ended_at", "overall_affect_at")
 REQUIRED = ("schema_version", "id", "started_at", "consent")
 
 
@@ -106,8 +109,11 @@ def parse(line: str) -> Session:
     """
     try:
         data = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        unstorable = UNSTORABLE.search(line) or _has_unstorable(data)
+    except ValueError as error:
         raise BadLine(f"not JSON: {error}") from None
+    except RecursionError:
+        raise BadLine("nested too deeply") from None
     if not isinstance(data, dict):
         raise BadLine("not a JSON object")
     if data.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
@@ -117,8 +123,11 @@ def parse(line: str) -> Session:
     missing = [key for key in REQUIRED if key not in data]
     if missing:
         raise BadLine(f"{missing[0]} is missing")
-    if UNSTORABLE.search(line) or _has_unstorable(data):
+    if unstorable:
         raise BadLine("a text holds NUL or half a surrogate pair")
+    numeric = [key for key in WALL_TIMES if not isinstance(data.get(key), str | None)]
+    if numeric:
+        raise BadLine(f"{numeric[0]}: a wall time is an ISO 8601 text")
     try:
         session = Session.model_validate(data)
     except ValidationError as error:
@@ -132,6 +141,8 @@ def parse(line: str) -> Session:
         indices = [item.index for item in items]
         if indices != sorted(set(indices)):
             raise BadLine(f"{name}: indices must rise and be used once")
+        if indices and indices[-1] > LARGEST_INDEX:
+            raise BadLine(f"{name}: an index is over {LARGEST_INDEX}")
     return session
 
 

@@ -32,7 +32,7 @@ class Owner:
         """What `str` gave; a text of another form is an owner that is long gone."""
         host, _, rest = text.rpartition("|")[0].partition("|")
         started = text.rpartition("|")[2]
-        return cls(host, int(rest), started) if rest.isdigit() else cls(_host(), 0, "")
+        return cls(host, int(rest), started) if rest.isdecimal() else cls(_host(), 0, "")
 
     def __str__(self) -> str:
         return f"{self.host}|{self.pid}|{self.started}"

@@ -180,7 +180,10 @@ class Session(_Record):
     def _aware(cls, value: datetime | None) -> datetime | None:
         if value is not None and value.tzinfo is None:
             raise ValueError("a time needs its zone (e.g. 2026-11-23T10:00:00Z)")
-        return value.astimezone(UTC) if value is not None else None
+        try:
+            return value.astimezone(UTC) if value is not None else None
+        except OverflowError:
+            raise ValueError("a time outside the years 1 to 9999 in UTC") from None
 
 
 def new_session_id() -> str:

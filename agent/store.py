@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
@@ -356,11 +356,9 @@ class Store:
         if self.url.get_backend_name() != "sqlite":
             return True
         with self.translated():
-            raw = self.engine.raw_connection()
             try:
-                busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                with closing(self.engine.raw_connection()) as raw:
+                    busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             except store_engine.SQLITE_ERROR as error:
                 raise store_engine.explain_sqlite(error, self.url) from error
-            finally:
-                raw.close()
         return not busy

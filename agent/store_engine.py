@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 WRITES = {"geli_begin": "BEGIN IMMEDIATE"}
 """A writer takes SQLite's lock at once: waiting for it half-way could only fail."""
 SQLITE_ERROR = sqlite3.Error
+DRIVERS = {
+    "sqlite": ("sqlite", "sqlite+pysqlite"),
+    "postgresql": ("postgresql", "postgresql+psycopg"),
+}
 
 
 def data_dir() -> Path:
@@ -38,26 +43,38 @@ def parse(url: str) -> URL:
     Raises:
         StoreError: no URL, another database, or a SQLite database in memory.
     """
-    if "{data}" in url:
-        url = url.replace("{data}", str(data_dir()))
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
+        shown = re.sub(r"://[^/@]*@", "://…@", url)  # a password stays out of the terminal
         raise StoreError(
-            f"store.url = {url!r} is no database URL", "e.g. sqlite:////var/lib/geli/s.sqlite3"
+            f"store.url = {shown!r} is no database URL", "e.g. sqlite:////var/lib/geli/s.sqlite3"
         ) from None
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         raise StoreError(f"store.url: {backend!r} is not supported", "use sqlite or postgresql")
-    if backend == "postgresql" and parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if backend == "sqlite":
-        if parsed.database in (None, "", ":memory:"):
-            raise StoreError("store.url: a store in memory would be lost", "name a file")
-        folder = Path(str(parsed.database)).expanduser().parent
-        if not folder.is_dir():
-            raise StoreError(f"store.url: there is no folder {folder}", "make it first")
-    return parsed
+    if parsed.drivername not in DRIVERS[backend]:
+        raise StoreError(
+            f"store.url: {parsed.drivername!r} is not supported", f"use {DRIVERS[backend][0]}"
+        )
+    if backend == "postgresql":
+        return parsed.set(drivername=DRIVERS[backend][-1])
+    return parsed.set(database=str(_file(parsed)))
+
+
+def _file(url: URL) -> Path:
+    """The file of a SQLite URL, with `{data}` and `~` filled in."""
+    name = url.database or ":memory:"
+    if ":memory:" in name:
+        raise StoreError("store.url: a store in memory would be lost", "name a file")
+    if name.startswith("file:") or url.query:
+        raise StoreError("store.url: SQLite takes a plain path here, without options")
+    if "{data}" in name:
+        name = name.replace("{data}", str(data_dir()))
+    path = Path(name).expanduser()
+    if not path.parent.is_dir():
+        raise StoreError(f"store.url: there is no folder {path.parent}", "make it first")
+    return path
 
 
 def name_of(url: URL) -> str:
@@ -92,7 +109,7 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # a turn outlives a power cut, too
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")
