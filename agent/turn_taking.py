@@ -26,7 +26,7 @@ from agent.config import TurnTaking
 
 FRAME_S = 0.032
 """One voice-activity frame: 512 samples at 16 kHz."""
-PREROLL_S = 0.3
+PREROLL_S = 0.5
 """Audio kept before the detected onset, so that the first consonant is not cut."""
 RESUME_SPEECH_S = 2 * FRAME_S
 """Speech after a pause that means the user goes on."""

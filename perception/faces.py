@@ -289,7 +289,8 @@ def _eye_angle(face: Face) -> float:
 def _square(frame: Frame, side: int, grow: bool = False) -> tuple[Frame, float, int, int]:
     """The frame shrunk to at most `side` and padded with black on both sides to a square.
 
-    With `grow` smaller frames are enlarged to `side`. Centred, because a face at the edge of the square scores lower (0.82 against 0.88).
+    With `grow` a smaller frame is enlarged to `side`. Centred, because a face at the edge of the
+    square scores lower (0.82 against 0.88).
 
     Returns:
         the square picture `[s, s, 3]`, how many frame pixels one of its pixels spans, and the

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.config import TurnTaking
 from agent.turn_taking import (
     FRAME_S,
+    PREROLL_S,
     Action,
     Attached,
     CancelDraft,
@@ -119,7 +120,7 @@ class Script:
             match action:
                 case Transcribe(take, start_s, end_s):
                     words = " ".join(
-                        t for a, b, t in self._speech if b > start_s + 0.31 and a < end_s
+                        t for a, b, t in self._speech if b > start_s + PREROLL_S + 0.01 and a < end_s
                     )
                     self._due.append((self.now + self.asr_s, Heard(take, words)))
                 case Score(take, _, _):
