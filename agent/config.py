@@ -180,7 +180,9 @@ class Perception(_Section):
     """Faces and facial affect."""
 
     enabled: bool = True
-    detector: str = "mediapipe"
+    detector: str = "blazeface"
+    """`blazeface`, or `mediapipe`: the same model by Google's library, which reports its use to
+    play.googleapis.com and has no switch against it."""
     detector_model: str = "blazeface-short-range"
     detector_score: Share = 0.7
     min_face_px: int = Field(48, ge=8)

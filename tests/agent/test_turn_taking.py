@@ -119,9 +119,8 @@ class Script:
             self.log.append((self.now, action))
             match action:
                 case Transcribe(take, start_s, end_s):
-                    words = " ".join(
-                        t for a, b, t in self._speech if b > start_s + PREROLL_S + 0.01 and a < end_s
-                    )
+                    first_s = start_s + PREROLL_S + 0.01
+                    words = " ".join(t for a, b, t in self._speech if b > first_s and a < end_s)
                     self._due.append((self.now + self.asr_s, Heard(take, words)))
                 case Score(take, _, _):
                     self._due.append((self.now + self.score_s, Scored(take, self.complete)))
