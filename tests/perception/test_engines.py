@@ -29,9 +29,9 @@ pytestmark = pytest.mark.engine
 Pictures = NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def chosen() -> Config:
-    return config.load("cpu")
+@pytest.fixture(scope="module", params=["blazeface", "mediapipe"])
+def chosen(request: pytest.FixtureRequest) -> Config:
+    return config.load("cpu", [f"perception.detector={request.param}"])
 
 
 @pytest.fixture(scope="module")
@@ -222,18 +222,22 @@ def test_bad_inputs_are_one_line_and_exit_2(
         ([clip, "--set", "perception.positive_rule=mood"], "positive_rule"),
         ([clip, "--set", "perception.classifier=efficientnet"], "not an ONNX model"),
         ([clip, "--set", "perception.classifier_model=blazeface-short-range"], "XCEPTION"),
-        ([clip, "--set", "perception.detector_model=mini-xception-fer"], "face detector"),
+        (
+            [clip, "--set", "perception.detector_model=mini-xception-fer"],
+            "emotion_model_quantized.tflite: not ",
+        ),
     ):
         code, out, err = perceive(monkeypatch, capfd, *arguments)
         assert code == 2 and out == "", arguments
         assert problem in err and len(err.splitlines()) == 1, err
 
 
-def test_loading_and_closing_write_nothing_on_stderr() -> None:
+@pytest.mark.parametrize("detector", ["blazeface", "mediapipe"])
+def test_loading_and_closing_write_nothing_on_stderr(detector: str) -> None:
     code = (
         "from agent import config\nfrom agent.affect import ListenerModels\n"
         "import numpy as np\n"
-        "models = ListenerModels.load(config.load('cpu'))\n"
+        f"models = ListenerModels.load(config.load('cpu', ['perception.detector={detector}']))\n"
         "models.detector.detect(np.zeros((480, 640, 3), np.uint8))\n"
         "models.classifier.classify(np.zeros((64, 64, 3), np.uint8))\n"
         "models.close()\n"
