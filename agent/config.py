@@ -27,6 +27,9 @@ PAPER_PROMPT = (
 )
 """The paper's prompt (appendix), the default system prompt."""
 
+SECRET = frozenset({"access_token", "credential"})
+"""Keys whose values are never shown."""
+
 Positive = typing.Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = typing.Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -306,12 +309,22 @@ def load(name: str | Path = "cpu", overrides: typing.Sequence[str] = ()) -> Conf
                 f"{path}: base = {base!r} is no profile", f"one of {', '.join(profiles())}"
             )
         data = _merged(_read(profiles()[base]), data)
+    whole = data
     for override in overrides:
-        data = _merged(data, _override(override))
+        whole = _merged(whole, _override(override))
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(whole)
     except ValidationError as error:
-        raise ConfigError(*_explain(path, error)) from None
+        source = str(path) if _is_wrong(data) else "--set"
+        raise ConfigError(*_explain(source, error)) from None
+
+
+def _is_wrong(data: dict[str, Any]) -> bool:
+    try:
+        Config.model_validate(data)
+    except ValidationError:
+        return True
+    return False
 
 
 def _find(name: str | Path) -> Path:
@@ -355,7 +368,7 @@ def _override(text: str) -> dict[str, Any]:
     return typing.cast(dict[str, Any], value)
 
 
-def _explain(path: Path, error: ValidationError) -> tuple[str, str]:
+def _explain(path: str, error: ValidationError) -> tuple[str, str]:
     first = error.errors()[0]
     loc = [str(part) for part in first["loc"]]
     key = ".".join(loc)
@@ -367,7 +380,8 @@ def _explain(path: Path, error: ValidationError) -> tuple[str, str]:
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return f"{path}: {message}", ""
-    return f"{path}: {key} = {first['input']!r}: {message}", ""
+    value = "…" if SECRET & set(loc) else repr(first["input"])
+    return f"{path}: {key} = {value}: {message}", ""
 
 
 def _keys(loc: list[str]) -> list[str]:

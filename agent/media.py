@@ -78,6 +78,8 @@ def _rgb(frame: Any) -> NDArray[np.uint8]:
 def _open(path: Path) -> Any:
     import av
 
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder", "name a sound or video file")
     if not path.is_file():
         raise MediaError(f"{path}: no such file")
     try:

@@ -27,6 +27,7 @@ def command(config: Any, host: str | None, port: int | None, open_page: bool) ->
     import asyncio
 
     from agent import log, weights
+    from agent.engines import table
     from agent.store import Store
     from agent.web.rtc import check_ice_servers
 
@@ -34,6 +35,7 @@ def command(config: Any, host: str | None, port: int | None, open_page: bool) ->
     log.configure(config.logging)
     check_tls(config.server)
     check_ice_servers(config)
+    table.check(config)
     listening = bind(config.server)  # before anything slow, so that a taken port is said at once
     try:
         weights.ensure_all(config)

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 def bar(what: str, whole: float, console: Console) -> Iterator[Callable[[float], None]]:
     """Show how much of `whole` is done; yields a function that takes what is done so far."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(what, total=whole)
         yield lambda done: progress.update(task, completed=done)

@@ -70,6 +70,7 @@ def command(
     from agent import log, weights
     from agent.cli.progress import bar
     from agent.cli.transcript import print_session
+    from agent.engines import table
     from agent.host import Host
     from agent.records import Consent, Session
     from agent.replay import Recording, replay
@@ -77,6 +78,7 @@ def command(
 
     log.configure_terminal(config.logging)
     recording = Recording.read(audio, video)
+    table.check(config)
     weights.ensure_all(config)
     store = None if dry_run else Store.open(config.store.url)
     if store is not None:

@@ -48,6 +48,7 @@ def command(
 
     from agent import log, weights
     from agent.cli.captions import Captions
+    from agent.engines import table
     from agent.errors import MediaError
     from agent.host import Host
     from agent.records import Consent, Session
@@ -66,6 +67,7 @@ def command(
             if camera is not None:
                 raise
             console.print(f"[yellow]{error}[/]\nGoing on without: labels stay unknown.")
+    table.check(config)
     weights.ensure_all(config)
     store = Store.open(config.store.url)
     store.close_crashed(config.labels)

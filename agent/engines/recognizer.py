@@ -23,6 +23,7 @@ import numpy as np
 from agent import weights
 from agent.config import Config
 from agent.engines.protocols import SAMPLE_RATE_HZ, Pcm, Transcript
+from agent.errors import ConfigError
 
 MARGIN_S = 4.0
 """Silence encoded after the utterance. Of 39 utterances (clean, 20 dB, 10 dB) the full pass was
@@ -69,13 +70,25 @@ class FasterWhisper:
         from faster_whisper import WhisperModel
         from faster_whisper.tokenizer import Tokenizer
 
-        self._model: Any = WhisperModel(
-            str(model),
-            device=device,
-            compute_type=compute_type,
-            cpu_threads=threads,
-            local_files_only=True,
-        )
+        try:
+            self._model: Any = WhisperModel(
+                str(model),
+                device=device,
+                compute_type=compute_type,
+                cpu_threads=threads,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{name} cannot run with recognizer.device = {device!r} and compute_type = "
+                f"{compute_type!r}: {str(error).splitlines()[0]}",
+                "on a machine without a GPU: device = 'cpu', compute_type = 'int8'",
+            ) from None
+        if language not in self._model.supported_languages:
+            raise ConfigError(
+                f"recognizer.language = {language!r}: {name} does not know it",
+                "a Whisper code, e.g. en, de, fr",
+            )
         self._language = language
         self._short = short_window
         self._least = min_confidence

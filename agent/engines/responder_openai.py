@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from agent.config import Config
+from agent.config import Config, ResponderEngine
 from agent.engines.protocols import Message
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError
@@ -157,6 +157,11 @@ def open_openai(config: Config) -> OpenAIResponder:
     if not settings.url:
         raise ConfigError(
             "responder.engine = 'openai' needs responder.url", "e.g. http://127.0.0.1:8000/v1"
+        )
+    if settings.model == ResponderEngine().model:
+        # Else sessions would say that the embedded model spoke.
+        raise ConfigError(
+            "responder.engine = 'openai' needs responder.model", "the name the server knows it by"
         )
     return OpenAIResponder(
         settings.url,

@@ -78,7 +78,13 @@ class TransformersResponder:
         network.eval()
         if precision == "int8":
             network = _quantised(network)
-        self.network: Any = network.to(device)
+        try:
+            self.network: Any = network.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"responder.device = {device!r} cannot be used: {_line(error)}",
+                "on a machine without a GPU: device = 'cpu', precision = 'int8'",
+            ) from None
         self.stop_ids = _stop_ids(self.tokenizer, network)
 
     def open(self, seed: int | None = None) -> TransformersConversation:

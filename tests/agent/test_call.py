@@ -147,7 +147,7 @@ async def test_barge_in_stores_what_was_heard_and_history_equals_it() -> None:
 
 async def test_a_backchannel_leaves_the_turn_whole() -> None:
     def words(pcm: Pcm) -> str:
-        return "mm-hmm" if len(pcm) < 16000 else "tell me something"
+        return "mm-hmm" if len(pcm) < 18_000 else "tell me something"
 
     responder = scripted.ScriptedResponder(answer=lambda m: " ".join(["la"] * 12) + ".")
     host = Host(config(), None, scripted.engines(words, responder))
