@@ -67,9 +67,7 @@ def test_a_line_is_read_as_it_was_written(session: Session) -> None:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(samples.sessions())
-def test_export_import_export_is_the_same(
-    store: Store, tmp_path: Path, session: Session
-) -> None:
+def test_export_import_export_is_the_same(store: Store, tmp_path: Path, session: Session) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     assert export_sessions([session], first) == 1
     report = import_file(store, first)
@@ -185,9 +183,7 @@ def test_a_huge_line_is_passed_over(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "LONGEST_LINE", 2**20)
-    file = write(
-        tmp_path / "x.jsonl", line(id="a"), line(comment="y" * 5 * 2**20), line(id="b")
-    )
+    file = write(tmp_path / "x.jsonl", line(id="a"), line(comment="y" * 5 * 2**20), line(id="b"))
     report = import_file(store, file)
     assert report.imported == ["a", "b"]
     assert [(r.line, r.reason) for r in report.rejected] == [(2, "longer than 1 MiB")]

@@ -503,7 +503,10 @@ def test_a_damaged_store_says_so(tmp_path: Path) -> None:
     file = tmp_path / "s.sqlite3"
     data = file.read_bytes()
     file.write_bytes(data[:4096] + b"\xa5" * (len(data) - 4096))
-    with pytest.raises(StoreError, match="is damaged") as refused, Store.open(url_of(tmp_path)) as s:
+    with (
+        pytest.raises(StoreError, match="is damaged") as refused,
+        Store.open(url_of(tmp_path)) as s,
+    ):
         s.get("a")
     assert "\n" not in str(refused.value)
 
@@ -762,9 +765,7 @@ def test_learning_reads_only_what_it_may(store: Store) -> None:
     assert everything[0] == ended("early", 1, policy_id="p")
 
 
-def test_streaming_meets_each_session_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streaming_meets_each_session_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.store.BATCH", 2)
     for n in (4, 2, 0, 3, 1, 5):
         store.insert(ended(f"s-{n}", minutes=n // 3))
