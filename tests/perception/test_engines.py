@@ -21,6 +21,7 @@ from agent.config import Config
 from agent.errors import ConfigError
 from perception.clip import perceive_clip
 from perception.faces import Face, align
+from perception.reading import FaceReader
 from perception.windows import Window
 from tests import media
 
@@ -265,3 +266,15 @@ def test_two_people_the_followed_one_stays(models: ListenerModels, astronaut: Pi
                 assert len(models.detector.detect(scene)) == 2
                 read.append(reader.read(scene, n / 20))
     assert all(affect is not None and affect.positive < 0.5 for affect in read)
+
+
+def test_a_small_face_in_the_middle_is_found_at_the_second_look(
+    models: ListenerModels, chosen: Config, astronaut: Pictures
+) -> None:
+    """A wide-angle webcam at arm's length: the face is about a tenth of the frame's width."""
+    wide = np.full((480, 640, 3), 90, np.uint8)
+    person = cv2.resize(astronaut, (320, 320), interpolation=cv2.INTER_AREA)
+    wide[100:420, 160:480] = person
+    assert not models.detector.detect(wide), "the whole frame is too coarse for it"
+    read = FaceReader(models.detector, models.classifier, settings_of(chosen)).read(wide, 0.0)
+    assert read is not None and read.probabilities["happy"] > 0.7
