@@ -248,7 +248,7 @@ def import_file(store: Store, path: Path, dry_run: bool = False) -> ImportReport
             reason = f"session {found.id} was on line {seen[found.id]} already"
             report.rejected.append(Rejection(number, reason))
         elif store.has(found.id):
-            if dump_line(store.get(found.id)) == dump_line(found):
+            if store.get(found.id) == found:  # not as text: SQLite stores -0.0 as 0.0
                 report.duplicates.append(found.id)
             else:
                 reason = f"session {found.id} is in the store with other content"

@@ -69,12 +69,22 @@ def test_a_line_is_read_as_it_was_written(session: Session) -> None:
 @given(samples.sessions())
 def test_export_import_export_is_the_same(store: Store, tmp_path: Path, session: Session) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    assert export_sessions([session], first) == 1
+    store.insert(session)
+    assert export_sessions([store.get(session.id)], first) == 1
+    assert import_file(store, first).duplicates == [session.id]
+    store.delete(session.id)
     report = import_file(store, first)
     assert (report.imported, report.rejected) == ([session.id], [])
     export_sessions([store.get(session.id)], second)
     store.delete(session.id)
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_minus_zero_is_no_other_content(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    export_sessions([samples.ended("a", turns=[samples.turn(0, sentiment=-0.0)])], file)
+    assert import_file(store, file).imported == ["a"]
+    assert import_file(store, file).duplicates == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO
@@ -528,6 +530,22 @@ def test_reopening_changes_nothing(store: Store, url: str) -> None:
             store_engine.migrate(again.engine, again.name)
 
 
+def test_a_new_store_is_made_once_by_many(tmp_path: Path) -> None:
+    for n in range(5):
+        url = f"sqlite:///{tmp_path / f'{n}.sqlite3'}"
+        together = threading.Barrier(4)
+
+        def open_it(name: str, url: str = url, together: threading.Barrier = together) -> None:
+            together.wait()
+            with Store.open(url) as store:
+                store.insert(ended(name))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(open_it, "abcd"))
+        with Store.open(url) as store:
+            assert {summary.id for summary in store.list()} == set("abcd")
+
+
 def test_the_migrations_make_the_tables_of_the_program(store: Store) -> None:
     scripts = ScriptDirectory(str(store_engine.MIGRATIONS))
     assert scripts.get_heads() == [store_engine.HEAD]
@@ -566,6 +584,15 @@ def test_talk_only_leaves_a_count_and_no_text(tmp_path: Path) -> None:
             for table in (schema.sessions, schema.turns, schema.windows):
                 assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0
     assert on_disk(tmp_path, SECRET) == {}
+
+
+def test_talk_only_does_not_even_touch_the_store(lite: Store) -> None:
+    log = lite.open_session(session(consent="talk_only"))
+    with locked(lite):
+        log.add_turn(turn(0))
+        log.add_windows([window(0, True)])
+        log.rate(50, "page", SECRET)
+        log.flush()
 
 
 def test_the_table_itself_refuses_talk_only(store: Store) -> None:
