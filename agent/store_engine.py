@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         cursor = raw.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _use_wal(cursor, busy_timeout_s)
         cursor.execute("PRAGMA synchronous = FULL")  # a turn outlives a power cut, too
         cursor.close()
 
@@ -118,6 +119,19 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql(options.get("geli_begin", "BEGIN"))
 
     return engine
+
+
+def _use_wal(cursor: sqlite3.Cursor, busy_timeout_s: float) -> None:
+    """Turn the log on; SQLite does not wait by itself when two programs make a new store."""
+    until = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
 
 
 def reads(url: URL) -> dict[str, str]:
