@@ -84,8 +84,10 @@ class TurnTaking(_Section):
     strategy: Literal["overlapped", "sequential"] = "overlapped"
     """`sequential` is the plain baseline of `geli bench call`: fixed hangover, no overlap."""
     speech_threshold: Share = 0.5
-    barge_in_threshold: Share = 0.6
-    """VAD probability that counts as speech while the agent speaks (echo is louder then)."""
+    barge_in_threshold: Share = 0.5
+    """VAD probability that counts as speech while the agent speaks."""
+    barge_in_sure: Share = 0.85
+    """VAD probability of one frame that pauses playback alone, until that proves wrong once."""
     speech_start_s: Positive = 0.1
     pause_s: Positive = 0.13
     """A pause this long starts transcription and end-of-turn scoring."""
@@ -100,7 +102,7 @@ class TurnTaking(_Section):
     """Silence after which any turn is over."""
     sequential_hangover_s: Positive = 0.8
     barge_in_onset_s: Positive = 0.064
-    """User speech over the agent that pauses playback at once."""
+    """User speech over the agent, less sure, that pauses playback."""
     barge_in_confirm_s: Positive = 0.9
     """User speech over the agent that is no backchannel, whatever the words."""
     resume_after_s: Positive = 0.4

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-FIRST_CLAUSE_WORDS = 4
+FIRST_CLAUSE_WORDS = 3
 """The first chunk may end at a clause mark once it has this many words."""
 LONG_SENTENCE_WORDS = 25
 """A later chunk over this may end at a clause mark."""
-FORCED_WORDS = 14
+FORCED_WORDS = 9
 """The first chunk ends before a joining word once it has this many words."""
 MAX_CHUNK_WORDS = 40
 """No chunk is longer, marks or not."""

@@ -93,14 +93,16 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
     """
     if url.get_backend_name() != "sqlite":
         try:
-            return sa.create_engine(url, pool_pre_ping=True)
+            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"{name_of(url)}: {error.name} is not installed",
                 "pip install 'geli-agent[postgres]'",
             ) from None
     engine = sa.create_engine(
-        url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False}
+        url,
+        connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
+        hide_parameters=True,  # an error's text must not quote what somebody said
     )
 
     @sa.event.listens_for(engine, "connect")

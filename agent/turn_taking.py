@@ -363,7 +363,8 @@ class TurnTaker:
                 return self._maybe_pause(now) + self._maybe_take_turn(now)
             case Phase.AGENT_SPEAKING:
                 onset_s = self._s.barge_in_onset_s + self._false_alarms * FRAME_S
-                if self._speech_run_s >= onset_s and not self._leaving:
+                sure = probability >= self._s.barge_in_sure and not self._false_alarms
+                if (sure or self._speech_run_s >= onset_s) and not self._leaving:
                     return self._hold(now)
             case Phase.AGENT_HELD:
                 return self._held(speech, now)

@@ -153,7 +153,7 @@ class Calls:
 
         Raises:
             Refused: all calls are taken, or the store cannot be written.
-            BadOffer: the SDP cannot be used.
+            BadOffer: the SDP cannot be used, or there is no relay.
         """
         if self.busy:
             taken = "the server is shutting down" if self._closed else "all calls are taken"
@@ -167,10 +167,10 @@ class Calls:
         entry.timer = self._after(CONNECT_S, self._never_connected, entry)
         try:
             answer = await self._bind(entry, sdp, camera)
-        except BadOffer:
-            self._end(entry, EndedHow.DROPPED)
+        except (BadOffer, Refused):
+            self.hang_up(entry, EndedHow.DROPPED)
             await entry.done.wait()
-            del self._entries[entry.id]
+            self._entries.pop(entry.id, None)
             raise
         log_.info("call opened, consent %s", consent, extra={"session": entry.id})
         return entry, answer

@@ -25,6 +25,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.rtcdtlstransport import X509_DIGEST_ALGORITHMS
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import SessionDescription
 
@@ -49,6 +50,10 @@ log_ = logging.getLogger("geli.web")
 
 class BadOffer(GeliError):
     """An offer that cannot be answered."""
+
+
+class NoRelay(BadOffer):
+    """Only relayed calls are allowed, and the relay cannot be reached: no fault of the page."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,6 +112,7 @@ class Peer:
 
         Raises:
             BadOffer: malformed, without a microphone, or nothing in common.
+            NoRelay: no TURN server answers, and nothing else is allowed.
         """
         check_offer(offer_sdp)
         pc = self._pc
@@ -126,8 +132,13 @@ class Peer:
             # and AssertionError among them; the block holds nothing but aiortc.
             log_.warning("offer refused by aiortc: %s", type(error).__name__, extra=self._log)
             raise BadOffer("the offer's SDP cannot be used", "use a current browser") from error
-        self._spawn(self._watch())
         sdp: str = pc.localDescription.sdp
+        if self._config.server.relay_only and "a=candidate" not in sdp:
+            log_.error("the relay of server.ice_servers does not answer", extra=self._log)
+            raise NoRelay(
+                "the relay for this call cannot be reached", "tell the person who runs this server"
+            )
+        self._spawn(self._watch())
         return sdp
 
     async def close(self) -> None:
@@ -325,6 +336,11 @@ def check_offer(sdp: str) -> None:
         )
     if kinds.count("video") > 1 or kinds.count("application") > 1:
         raise BadOffer("the offer has a section twice", "one audio, one video, one data")
+    for media in description.media:
+        # Without one aiortc fails in a task of its own, where nobody hears of it.
+        known = media.dtls.fingerprints if media.dtls is not None else []
+        if not any(f.algorithm.lower() in X509_DIGEST_ALGORITHMS for f in known):
+            raise BadOffer("the offer has no usable DTLS fingerprint", "use a current browser")
 
 
 def _is_address(name: str) -> bool:

@@ -38,7 +38,7 @@ from agent.errors import GeliError, StoreError
 from agent.host import Host
 from agent.records import OVERALL_AFFECT_QUESTION, Consent
 from agent.web.calls import Calls, Refused
-from agent.web.rtc import BadOffer, check_ice_servers
+from agent.web.rtc import BadOffer, NoRelay, check_ice_servers
 from agent.web.security import COOKIE, Guard, cookie_value, same
 
 STATIC = Path(__file__).parent / "static"
@@ -241,10 +241,10 @@ def _answer_errors(app: FastAPI) -> None:
     async def known(_: Request, error: GeliError) -> JSONResponse:
         status = 503 if isinstance(error, StoreError) else 500
         if isinstance(error, BadOffer):
-            status = 400
+            status = 503 if isinstance(error, NoRelay) else 400
         if isinstance(error, Refused):
             status = error.status
-        if status >= 500 and not isinstance(error, Refused):
+        if status >= 500 and not isinstance(error, Refused | BadOffer):
             log_.error("%s", error)
             return answer(status, "the session store does not answer", "try again in a minute")
         return answer(status, error.problem, error.way_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -76,6 +77,7 @@ OFFER = {"sdp": "v=0", "type": "offer", "consent": "keep", "camera": True, "resu
 SDP = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
     "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\n"
+    f"a=fingerprint:sha-256 {':'.join(['AB'] * 32)}\r\n"
 )
 GARBAGE = {
     "empty lines": "\n\n\n",
@@ -94,7 +96,7 @@ GARBAGE = {
     "no ice": SDP + "a=rtpmap:111 opus/48000/2\r\na=sendrecv\r\na=setup:actpass\r\n",
     "bad group": SDP.replace("s=-", "s=-\r\na=group:BUNDLE 7 8"),
     "two audio": SDP + SDP[SDP.index("m=") :].replace("mid:0", "mid:1"),
-    "many media": SDP + SDP[SDP.index("m=") :] * 500,
+    "many media": SDP + SDP[SDP.index("m=") :] * 100,
     "many candidates": SDP + "a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n" * 500,
     "control characters": SDP + "\x00\x01\x02\udfff".encode(errors="replace").decode(),
     "long line": SDP + "a=" + "x" * 30_000,
@@ -107,6 +109,36 @@ async def test_garbage_for_an_sdp_is_one_line(rig: Rig) -> None:
         assert response.status_code == 400, name
         one_line(response)
         assert rig.calls.live == 0, name
+
+
+async def test_an_offer_without_a_usable_fingerprint_takes_no_call(rig: Rig) -> None:
+    """aiortc itself would answer it, and fail later where nobody hears of it."""
+    page = rig.page()
+    good = await page.offer_sdp(video=True)
+    unknown = re.sub(r"a=fingerprint:sha-\d+", "a=fingerprint:md5", good)
+    for sdp in (re.sub(r"a=fingerprint:.*\r\n", "", good), unknown):
+        response = await page.post_offer(sdp=sdp)
+        assert response.status_code == 400
+        assert "fingerprint" in one_line(response)
+        assert rig.calls.live == 0
+    fingerprint = re.search(r"a=fingerprint:.*\r\n", good)
+    assert fingerprint is not None
+    # Firefox gives one for the whole session (RFC 8122, section 5 allows both).
+    of_session = re.sub(r"a=fingerprint:.*\r\n", "", good).replace(
+        "m=audio", fingerprint[0] + "m=audio", 1
+    )
+    assert (await page.post_offer(sdp=of_session)).status_code == 200
+
+
+async def test_a_relay_that_is_down_is_said() -> None:
+    relay = '[{urls=["turn:127.0.0.1:9?transport=tcp"],username="u",credential="c"}]'
+    async with serving(config(server__ice_servers=relay, server__relay_only="true")) as rig:
+        response = await rig.page().post_offer()
+        assert response.status_code == 503
+        assert "relay" in one_line(response)
+        assert rig.calls.live == 0
+    async with serving(config(server__ice_servers=relay)) as rig:
+        await rig.call()  # without it, where it is not the only way
 
 
 MALFORMED = [
@@ -191,7 +223,8 @@ async def test_foreign_origins_are_refused() -> None:
 
 
 async def test_a_rebound_name_is_refused(rig: Rig) -> None:
-    for host in ("evil.example", "evil.example:80", "", "[::1", "192.168.0.7"):
+    rebound = ("evil.example", "evil.example:80", "127.evil.example", "localhost.evil.example")
+    for host in (*rebound, "", "[::1", "192.168.0.7"):
         for path in ("/", "/api/info"):
             response = await rig.http.get(path, headers={"Host": host})
             assert response.status_code == 421, host

@@ -10,9 +10,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from agent import log
 from agent.config import Logging
+from agent.errors import StoreError
 from agent.web.outbox import HIGH_WATER_BYTES, Outbox
 from agent.web.rtc import parse_message
 from agent.web.tracks import rgb
@@ -143,11 +145,56 @@ def test_log_lines(form: Any) -> None:
         first, second = (json.loads(line) for line in lines)
         assert (first["level"], first["session"]) == ("INFO", "s-1")
         assert first["message"] == "call opened"
-        assert "ValueError: broken" in second["exception"]
+        assert second["exception"].endswith("\nValueError")
     else:
         assert lines[0].endswith("INFO geli.web: call opened session=s-1")
-        assert lines[-1] == "ValueError: broken"
+        assert lines[-1] == "ValueError"
     assert "addresses" not in stream.getvalue()
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """`error` as it is caught, with a traceback and a cause."""
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+WORDS = " ".join(("xylophone", "confession"))
+"""What somebody said; put together here, since a traceback shows the lines of this file."""
+TROUBLES = {
+    "a row": sa.exc.IntegrityError("INSERT INTO turns", {"text": WORDS}, ValueError(WORDS)),
+    "a cause": raised(RuntimeError(WORDS), raised(KeyError(WORDS))),
+    "a group": ExceptionGroup(WORDS, [raised(TypeError(WORDS))]),
+    "a reason without a number": OSError(WORDS),
+}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_traceback_quotes_nobody(trouble: str, form: Any) -> None:
+    error = raised(TROUBLES[trouble])
+    record = logging.makeLogRecord({"name": "geli.web", "levelname": "ERROR", "msg": "a fault"})
+    record.exc_info = (type(error), error, error.__traceback__)
+    record.exc_text = WORDS  # what another handler's formatter left there
+    line = (log.JsonLines() if form == "json" else log.Text()).format(record)
+    assert "xylophone" not in line
+    assert type(error).__qualname__ in line
+    assert "in raised" in line  # the frames are there
+
+
+def test_a_traceback_keeps_what_is_known_to_be_harmless() -> None:
+    told = raised(StoreError("the disk is full", "make room"), raised(OSError(28, "No space left")))
+    trace = log.trace(told)
+    assert "No space left" in trace
+    assert trace.endswith("agent.errors.StoreError: the disk is full — make room")
+    assert trace.index("No space left") < trace.index("which led to") < trace.index("make room")
+
+
+def test_asyncio_shows_no_repr_of_a_task() -> None:
+    message = f"Task exception was never retrieved\nfuture: <Task exception=ValueError({WORDS!r})>"
+    record = logging.makeLogRecord({"name": "asyncio", "levelname": "ERROR", "msg": message})
+    assert log.Text("%(message)s").format(record) == "Task exception was never retrieved"
 
 
 @pytest.mark.parametrize(

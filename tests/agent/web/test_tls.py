@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.agent.web.test_serve import ROOT, SCRIPTED
+from tests.agent.web.test_serve import ROOT, SCRIPTED, refused
 
 pytestmark = pytest.mark.transport
 
@@ -85,3 +85,16 @@ async def test_tls_and_a_policy_that_is_down(tmp_path: Path) -> None:
     assert child.returncode == 0
     assert "the policy at http://127.0.0.1:9/v1 does not answer" in errors.decode()
     assert TOKEN not in errors.decode()
+
+
+def test_addresses_of_other_machines(tmp_path: Path) -> None:
+    pem, key = certificate(tmp_path)
+    sets = [
+        f"server.tls_certificate={pem}", f"server.tls_key={key}",
+        f'server.access_token="{TOKEN}"',
+    ]  # fmt: skip
+    words = [word for one in sets for word in ("--set", one)]
+    for host in ("192.0.2.1", "a..b"):  # RFC 5737's example; no name at all
+        line = refused("--host", host, *words, data=tmp_path)
+        assert "is no address of this machine" in line
+        assert TOKEN not in line
