@@ -60,6 +60,9 @@ class Server(_Section):
     """Origins beyond the server's own that may post offers."""
     ice_servers: list[IceServer] = Field(default_factory=list)
     relay_only: bool = False
+    jitter_frames: int = Field(2, ge=0, le=12)
+    """Frames of 20 ms of received sound held back against jitter; more where the network is bad.
+    Each delays barge-in and every answer by 20 ms."""
 
 
 class Limits(_Section):
@@ -86,7 +89,7 @@ class TurnTaking(_Section):
     speech_threshold: Share = 0.5
     barge_in_threshold: Share = 0.5
     """VAD probability that counts as speech while the agent speaks."""
-    barge_in_sure: Share = 0.85
+    barge_in_sure: Share = 0.75
     """VAD probability of one frame that pauses playback alone, until that proves wrong once."""
     speech_start_s: Positive = 0.1
     pause_s: Positive = 0.13

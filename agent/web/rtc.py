@@ -25,6 +25,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtcdtlstransport import X509_DIGEST_ALGORITHMS
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import SessionDescription
@@ -126,6 +127,8 @@ class Peer:
             for transceiver in pc.getTransceivers():
                 if transceiver.kind == "video":
                     transceiver.direction = "recvonly" if self._watched else "inactive"
+                else:
+                    _hold_back(transceiver.receiver, self._config.server.jitter_frames)
             await pc.setLocalDescription(await pc.createAnswer())
         except Exception as error:
             # aiortc reports an offer it cannot use by a dozen kinds of exception, its own, KeyError
@@ -341,6 +344,12 @@ def check_offer(sdp: str) -> None:
         known = media.dtls.fingerprints if media.dtls is not None else []
         if not any(f.algorithm.lower() in X509_DIGEST_ALGORITHMS for f in known):
             raise BadOffer("the offer has no usable DTLS fingerprint", "use a current browser")
+
+
+def _hold_back(receiver: Any, frames: int) -> None:
+    """Set how many frames of sound wait for late ones; aiortc 1.16 fixes it at 4 and has no
+    setting for it, so this replaces its buffer before the first packet (a test holds the name)."""
+    receiver._RTCRtpReceiver__jitter_buffer = JitterBuffer(capacity=16, prefetch=frames)
 
 
 def _is_address(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -210,3 +211,20 @@ def test_frames_become_rgb_of_a_bounded_size(
     assert pixels.shape == shape
     assert pixels.dtype == np.uint8
     assert pixels[..., 0].mean() > 150 > 60 > pixels[..., 2].mean()
+
+
+def test_aiortc_still_keeps_its_jitter_buffer_under_the_name_that_is_replaced() -> None:
+    """`rtc._hold_back` sets a private attribute; an aiortc without it would ignore that."""
+    from aiortc import RTCPeerConnection
+
+    from agent.web.rtc import _hold_back
+
+    async def check() -> None:
+        pc = RTCPeerConnection()
+        receiver = pc.addTransceiver("audio").receiver
+        assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 4
+        _hold_back(receiver, 2)
+        assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 2
+        await pc.close()
+
+    asyncio.run(check())
