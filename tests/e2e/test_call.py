@@ -49,8 +49,8 @@ SETTINGS = (
 SMILES_AT_S = 51.0  # during the request for a story
 CALL_S = 92.0
 STORY = "Please tell me a long story about a dog in the park."
-BARGE_IN = "Please stop there. I would rather talk about my family and the weekend."
-THANKS = "Thank you so much. That was a really lovely conversation."
+BARGE_IN = "Please stop now because I would rather talk about my family."
+THANKS = "Thank you so much for this really lovely conversation."
 COMMENT = "It listened, and it stopped when I spoke."
 
 
@@ -310,7 +310,8 @@ def test_a_reload_returns_to_the_same_call(browser: Browser, server: Serving) ->
     session = server.session(session_id)
     assert session.ended_how is EndedHow.HUNG_UP
     assert [turn.kind for turn in session.turns[:3]] == ["greeting", "utterance", "reply"]
-    assert media.wer(THANKS, session.turns[1].text) <= 0.15
+    said = " ".join(turn.text for turn in session.turns if turn.speaker == "user")
+    assert media.wer(THANKS, said) <= 0.15
     assert session.overall_affect is None
 
 
