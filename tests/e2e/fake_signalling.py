@@ -164,6 +164,9 @@ class FakeServer:
             self.loop.run_until_complete(self._close(session))
 
     async def _send(self, session: FakeSession, message: dict[str, Any]) -> None:
+        # The peer is connected before its data channel is open.
+        while session.channel is None:
+            await asyncio.sleep(0.01)
         session.channel.send(json.dumps(message))
 
     async def _close(self, session: FakeSession) -> None:
