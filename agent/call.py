@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.affect import Listener
+from agent.audio_memory import AudioMemory
 from agent.config import Config
 from agent.engines.protocols import (
     SAMPLE_RATE_HZ,
@@ -29,16 +30,15 @@ from agent.engines.protocols import (
     VoiceStream,
 )
 from agent.engines.table import Engines
-from agent.errors import StoreError
 from agent.history import History
-from agent.labels import label_turn
 from agent.lanes import Lanes
 from agent.playback import Playback
 from agent.records import AffectWindow, EndedHow, Latency, Session, Turn
 from agent.reply import Kind, Reply
 from agent.session_log import SessionLog
 from agent.speech_text import speakable
-from agent.turn_taking import (
+from agent.tasks import Tasks
+from agent.turn_events import (
     Action,
     Attached,
     CancelDraft,
@@ -62,18 +62,17 @@ from agent.turn_taking import (
     TimeOut,
     Transcribe,
     Truncate,
-    TurnTaker,
     UserTurn,
     Voice,
 )
+from agent.turn_log import TurnLog
+from agent.turn_taking import TurnTaker
 
 OnEvent = Callable[[dict[str, Any]], None]
 MEMORY_S = 120.0
 """Received audio kept in memory, for the turn in progress; never written anywhere."""
 UNPACED_ENDPOINT_S = 0.8
 """Silence before a turn is taken in a fast replay: about a live reply's voice-to-voice time."""
-RELABELLED = 3
-"""Agent turns whose label can still change when a window closes."""
 
 log_ = logging.getLogger("geli.call")
 
@@ -144,9 +143,10 @@ class Call:
         self._turn_end_s = 0.0  # the user's last speech before the released reply
         self._taken_wall = 0.0
         self._transcribing = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._store_tasks: set[asyncio.Future[Any]] = set()
-        self._store_failed = False
+        self._tasks = Tasks(self._engine_failed)
+        self._turn_log = TurnLog(
+            session, log, lanes, engines.sentiment, config.labels, self._store_failed
+        )
         self._over = asyncio.Event()
         self._how = EndedHow.HUNG_UP
 
@@ -240,7 +240,7 @@ class Call:
             if self.unheard_frames() and not self._over.is_set():
                 await asyncio.sleep(0)
             elif self._tasks:
-                await asyncio.wait(set(self._tasks))
+                await self._tasks.finished()
             elif self._listener is not None and self._listener.behind:
                 await asyncio.sleep(0.001)
             else:
@@ -286,12 +286,12 @@ class Call:
     def _do(self, action: Action) -> None:
         match action:
             case Transcribe():
-                self._spawn(self._transcribe(action))
+                self._tasks.spawn(self._transcribe(action))
             case Preview():
                 if not self._transcribing:
-                    self._spawn(self._preview(action))
+                    self._tasks.spawn(self._preview(action))
             case Score():
-                self._spawn(self._score(action))
+                self._tasks.spawn(self._score(action))
             case Draft(take, text):
                 self._draft(take, text)
             case CancelDraft():
@@ -357,7 +357,7 @@ class Call:
             # The agent was cut off before a word of it was heard: still the same turn.
             last.text, last.end_s = f"{last.text} {text}", max(last.end_s, end_s)
             self._caption("user", last.text, final=True, turn=last.index)
-            self._complete(last, self._memory.between(last.start_s, end_s), self.log.update_turn)
+            self._turn_log.extend(last, self._memory.between(last.start_s, end_s))
             return
         turn = Turn(
             index=len(self.session.turns),
@@ -372,8 +372,8 @@ class Call:
             },
         )
         self._caption("user", text, final=True, turn=turn.index)
-        self._add_turn(turn, self._memory.between(start_s, end_s))
-        self._relabel()
+        self._turn_log.add(turn, self._memory.between(start_s, end_s))
+        self._turn_log.relabel()
 
     # --- the reply ----------------------------------------------------------------------------
 
@@ -422,7 +422,7 @@ class Call:
 
     def _begin(self, reply: Reply) -> None:
         self._reply = reply
-        self._spawn(reply.run())
+        self._tasks.spawn(reply.run())
 
     def _drop_reply(self) -> None:
         if self._reply is not None:
@@ -463,8 +463,7 @@ class Call:
         """The policy failed or wrote nothing that can be spoken."""
         log_.warning("no reply: %s", reply.failure or "nothing speakable", extra=self._about)
         if reply.failure:
-            notice = "The language model did not answer; see the server's log."
-            self._on_event({"type": "notice", "level": "warn", "text": notice})
+            self._notice("The language model did not answer; see the server's log.")
         self._reply = None
         self._released = None
         self._on(DraftFailed())
@@ -531,7 +530,7 @@ class Call:
             latency=self._agent_latency if not program else None,
         )
         self._caption("agent", heard, final=True, interrupted=interrupted)
-        self._add_turn(turn, None)
+        self._turn_log.add(turn)
         self._prefill()
 
     def _prefill(self) -> None:
@@ -541,7 +540,7 @@ class Call:
         async def prefill() -> None:
             await self._lanes.run("responder", lambda: self._dialogue.prefill(messages))
 
-        self._spawn(prefill())
+        self._tasks.spawn(prefill())
 
     # --- captions -----------------------------------------------------------------------------
 
@@ -571,63 +570,14 @@ class Call:
             self._caption_chunk = chunk
             self._caption("agent", playback.text_through(chunk))
 
-    # --- the log ------------------------------------------------------------------------------
+    def _window(self, window: AffectWindow) -> None:
+        self._turn_log.window(window)
+        self._on_event({"type": "face", "found": window.face_found})
 
     @property
     def _about(self) -> dict[str, str]:
         """What every log line of this call carries."""
         return {"session": self.id}
-
-    def _add_turn(self, turn: Turn, pcm: Pcm | None) -> None:
-        """Append at once (the history needs it), then complete and store it off the loop."""
-        self.session.turns.append(turn)
-        self._complete(turn, pcm, self.log.add_turn)
-
-    def _complete(self, turn: Turn, pcm: Pcm | None, put: Callable[[Turn], None]) -> None:
-        def complete_and_store() -> None:
-            turn.sentiment = self._engines.sentiment.score(turn.text)
-            if pcm is not None and len(pcm):
-                from perception.prosody import prosody
-
-                turn.prosody = prosody(pcm)
-            put(turn)
-
-        self._store(complete_and_store)
-
-    def _window(self, window: AffectWindow) -> None:
-        self.session.windows.append(window)
-        self._store(lambda: self.log.add_windows([window]))
-        self._on_event({"type": "face", "found": window.face_found})
-        self._relabel()
-
-    def _relabel(self) -> None:
-        """Label the agent's last turns again, now that there is more to see."""
-        turns, windows = self.session.turns, self.session.windows
-        for turn in [t for t in turns if t.speaker == "agent"][-RELABELLED:]:
-            label = label_turn(turn, turns, windows, self._config.labels)
-            if (turn.li, turn.li_windows) != (label.li, list(label.windows)):
-                turn.li, turn.li_coverage = label.li, label.coverage
-                turn.li_windows, turn.li_rule = list(label.windows), label.rule
-                self._store(partial(self._update, turn))
-
-    def _update(self, turn: Turn) -> None:
-        self.log.update_turn(turn.model_copy())
-
-    def _store(self, work: Callable[[], None]) -> None:
-        future = self._lanes.submit("store", work)
-        self._store_tasks.add(future)
-        future.add_done_callback(self._stored)
-
-    def _stored(self, future: asyncio.Future[None]) -> None:
-        self._store_tasks.discard(future)
-        error = None if future.cancelled() else future.exception()
-        if error is None:
-            return
-        log_.error("%s", error, extra=self._about)
-        if isinstance(error, StoreError) and not self._store_failed:
-            self._store_failed = True
-            text = "The session log cannot be written just now; it is kept in memory and retried."
-            self._on_event({"type": "notice", "level": "warn", "text": text})
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -636,19 +586,12 @@ class Call:
         pending = self._taker.pending_turn()
         self._drop_reply()
         if pending is not None and self._how is not EndedHow.CRASHED:
-            self._spawn(self._last_words(pending))
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+            self._tasks.spawn(self._last_words(pending))
+        await self._tasks.close()
         if self._listener is not None:
             await self._lanes.run("listener", self._listener.close)
-        self._relabel()
-        self.session.ended_at = datetime.now(UTC)
-        self.session.ended_how = self._how
-        how, at = self.session.ended_how, self.session.ended_at
-        self._store(lambda: self.log.end(how, at))
-        if self._store_tasks:
-            await asyncio.wait(set(self._store_tasks))
-        log_.info("ended, %s, %d turns", how, len(self.session.turns), extra=self._about)
+        await self._turn_log.close(self._how, datetime.now(UTC))
+        log_.info("ended, %s, %d turns", self._how, len(self.session.turns), extra=self._about)
 
     async def _last_words(self, turn: UserTurn) -> None:
         """Log what the user was saying when the call ended."""
@@ -656,54 +599,18 @@ class Call:
         if text:
             self._user_turn(turn.start_s, turn.end_s, text)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._worked)
+    def _notice(self, text: str) -> None:
+        self._on_event({"type": "notice", "level": "warn", "text": text})
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log_.error("an engine failed", exc_info=error, extra=self._about)
-            text = "A part of the agent failed; see the server's log."
-            self._on_event({"type": "notice", "level": "warn", "text": text})
-            self.hang_up(EndedHow.CRASHED)
+    def _store_failed(self) -> None:
+        self._notice(
+            "The session log cannot be written just now; it is kept in memory and retried."
+        )
 
-
-class AudioMemory:
-    """The last seconds of received audio by sample number. Kept in memory only."""
-
-    def __init__(self, seconds: float) -> None:
-        self._keep = int(seconds * SAMPLE_RATE_HZ)
-        self._data = np.zeros(2 * self._keep, np.float32)
-        self._begin = 0  # sample number of _data[0]
-        self.end = 0
-        """Samples received so far."""
-
-    @property
-    def end_s(self) -> float:
-        """Seconds received so far."""
-        return self.end / SAMPLE_RATE_HZ
-
-    def append(self, pcm: Pcm) -> None:
-        """Add samples; the oldest go when there are too many."""
-        used = self.end - self._begin
-        if used + len(pcm) > len(self._data):
-            kept = min(used, self._keep)
-            self._data[:kept] = self._data[used - kept : used].copy()
-            self._begin = self.end - kept
-            used = kept
-        self._data[used : used + len(pcm)] = pcm
-        self.end += len(pcm)
-
-    def samples(self, begin: int, end: int) -> Pcm:
-        """A copy of samples number `begin` to `end`, as far as they are still there."""
-        begin, end = max(begin, self._begin), min(end, self.end)
-        return self._data[begin - self._begin : max(begin, end) - self._begin].copy()
-
-    def between(self, start_s: float, end_s: float) -> Pcm:
-        """A copy of what was received from `start_s` to `end_s`."""
-        return self.samples(round(start_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ))
+    def _engine_failed(self, error: BaseException) -> None:
+        log_.error("an engine failed", exc_info=error, extra=self._about)
+        self._notice("A part of the agent failed; see the server's log.")
+        self.hang_up(EndedHow.CRASHED)
 
 
 def _to_loop(

@@ -101,9 +101,7 @@ def export_command(
     from agent.records import Consent
     from agent.store import Filter
 
-    only = Filter(
-        policy_id=policy, since=parse_since(since, datetime.now(UTC)) if since else None
-    )
+    only = Filter(policy_id=policy, since=parse_since(since, datetime.now(UTC)) if since else None)
     wanted = [Consent(value) for value in consent or ("keep", "learn")]
     with _store(config) as store:
         count = export_sessions(store.iter_sessions(wanted, None, only=only), out)

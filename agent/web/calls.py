@@ -12,7 +12,6 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from agent.errors import GeliError, StoreError
 from agent.host import Host
 from agent.records import Consent, EndedHow, Session
 from agent.session_log import SessionLog
+from agent.tasks import Tasks
 from agent.web.outbox import Outbox
 from agent.web.rtc import CONNECT_S, BadOffer, Peer, PeerEvents, check_offer
 
@@ -101,14 +101,14 @@ class Calls:
         self._config: Config = host.config
         self._entries: dict[str, Entry] = {}
         self._opening = 0  # calls being made, not in `_entries` yet
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(_note_failure)
         self._closed = False
 
     # --- the server's side --------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to look after the logs."""
-        self._spawn(self._keep_house())
+        self._tasks.spawn(self._keep_house())
 
     async def close(self) -> None:
         """End every call politely: the person is told, the log is written."""
@@ -124,10 +124,7 @@ class Calls:
                 wait.cancel()
             if late:
                 log_.warning("%d calls did not end in %.0f s", len(late), CLOSE_S)
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         peers = [entry.peer for entry in self._entries.values() if entry.peer is not None]
         await asyncio.gather(*(peer.close() for peer in peers))
         await self._flush_logs()
@@ -302,19 +299,19 @@ class Calls:
         entry.limit = self._after(
             self._config.limits.total_s, self.hang_up, entry, EndedHow.TIMED_OUT
         )
-        self._spawn(self._run(entry, entry.call))
+        self._tasks.spawn(self._run(entry, entry.call))
 
     def _peer_gone(self, entry: Entry, peer: Peer) -> None:
         if entry.peer is peer:
             self._release_peer(entry)
         else:
-            self._spawn(peer.close())
+            self._tasks.spawn(peer.close())
 
     def _release_peer(self, entry: Entry) -> None:
         """Let go of the peer: until another one comes the call is away."""
         peer, entry.peer = entry.peer, None
         if peer is not None:
-            self._spawn(peer.close())
+            self._tasks.spawn(peer.close())
         if entry.call is None or not entry.started or entry.ended_how is not None:
             return
         entry.call.detach()
@@ -344,7 +341,7 @@ class Calls:
         if entry.started and entry.call is not None:
             entry.call.hang_up(how)  # `_run` does the rest
         else:
-            self._spawn(self._discard(entry))
+            self._tasks.spawn(self._discard(entry))
 
     async def _run(self, entry: Entry, call: Call) -> None:
         try:
@@ -434,15 +431,9 @@ class Calls:
     def _after(self, seconds: float, then: Any, *args: Any) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, then, *args)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._worked)
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log_.error("a task of the server failed", exc_info=error)
+def _note_failure(error: BaseException) -> None:
+    log_.error("a task of the server failed", exc_info=error)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

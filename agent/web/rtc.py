@@ -32,6 +32,7 @@ from aiortc.sdp import SessionDescription
 
 from agent.config import Config
 from agent.errors import ConfigError, GeliError
+from agent.tasks import Tasks
 from agent.web.outbox import Outbox
 from agent.web.tracks import Sink, VoiceTrack, drain_audio, drain_video
 
@@ -96,7 +97,7 @@ class Peer:
         self._events = events
         self._log = {"session": session_id}
         self._watched = watched
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._track_failed)
         self._channel: Any = None
         self._loop = asyncio.get_running_loop()
         self._born = self._alive_at = self._loop.time()
@@ -141,7 +142,7 @@ class Peer:
             raise NoRelay(
                 "the relay for this call cannot be reached", "tell the person who runs this server"
             )
-        self._spawn(self._watch())
+        self._tasks.spawn(self._watch())
         return sdp
 
     async def close(self) -> None:
@@ -161,11 +162,7 @@ class Peer:
         else:
             log_.warning("a peer takes long to close", extra=self._log)
             closing.add_done_callback(_note_failure)
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         # Peer and voice refer to each other: without this the call, with 15 MB of heard audio,
         # would stay until the collector of cycles comes by.
         self._sink = None
@@ -224,21 +221,14 @@ class Peer:
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio":
-            self._spawn(drain_audio(track, _Gate(self), self._heard_from))
+            self._tasks.spawn(drain_audio(track, _Gate(self), self._heard_from))
         else:
             hz = self._config.perception.frames_hz
-            self._spawn(drain_video(track, _Gate(self), hz))
+            self._tasks.spawn(drain_video(track, _Gate(self), hz))
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._worked)
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log_.error("a track's task failed", exc_info=error, extra=self._log)
-            self._events.failed()
+    def _track_failed(self, error: BaseException) -> None:
+        log_.error("a track's task failed", exc_info=error, extra=self._log)
+        self._events.failed()
 
     # --- data channel -------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.call import AudioMemory, Call
+from agent.audio_memory import AudioMemory
+from agent.call import Call
 from agent.config import Config, load
 from agent.engines.protocols import Pcm
 from agent.host import Host

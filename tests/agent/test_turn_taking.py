@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import TurnTaking
-from agent.turn_taking import (
+from agent.turn_events import (
     FRAME_S,
-    PREROLL_S,
     Action,
     Attached,
     CancelDraft,
@@ -26,7 +25,6 @@ from agent.turn_taking import (
     Forget,
     Heard,
     Hold,
-    Phase,
     PlaybackEnded,
     PlaybackStarted,
     Preview,
@@ -40,10 +38,10 @@ from agent.turn_taking import (
     TimeOut,
     Transcribe,
     Truncate,
-    TurnTaker,
     UserTurn,
     Voice,
 )
+from agent.turn_taking import PREROLL_S, Phase, TurnTaker
 
 pytestmark = pytest.mark.unit
 

@@ -84,6 +84,8 @@ class FakeSession:
     video_size: tuple[int, int] | None = None
     peer: RTCPeerConnection | None = None
     channel: Any = None
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    """The peer's data channel is there."""
     tone: Tone | None = None
 
     def types(self) -> list[str]:
@@ -164,13 +166,12 @@ class FakeServer:
             self.loop.run_until_complete(self._close(session))
 
     async def _send(self, session: FakeSession, message: dict[str, Any]) -> None:
-        # The peer is connected before its data channel is open.
-        while session.channel is None:
-            await asyncio.sleep(0.01)
+        await session.opened.wait()  # the peer is connected before its data channel is open
         session.channel.send(json.dumps(message))
 
     async def _close(self, session: FakeSession) -> None:
         peer, session.peer, session.channel = session.peer, None, None
+        session.opened.clear()
         if peer is not None:
             await peer.close()
 
@@ -291,6 +292,7 @@ class FakeServer:
         def on_channel(channel: Any) -> None:
             assert channel.label == "geli"
             session.channel = channel
+            session.opened.set()
 
             @channel.on("message")
             def on_message(text: str) -> None:
