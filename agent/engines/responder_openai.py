@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -120,8 +121,25 @@ class OpenAIConversation:
 
 class _Refused(Exception):
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"HTTP {status}: {' '.join(text.split())[:160]}")
+        super().__init__(", ".join([f"HTTP {status}", *_codes(text)]))
         self.status = status
+
+
+class _NotAChunk(_Refused):
+    def __str__(self) -> str:
+        return "what it streams is not a completion chunk"
+
+
+def _codes(text: str) -> list[str]:
+    """The machine-readable part of an error, `type` and `code` of OpenAI's error object. Not its
+    message: servers quote the request in it, and this ends up in the log."""
+    try:
+        error: Any = json.loads(text)
+    except ValueError:
+        return []
+    error = error.get("error", error) if isinstance(error, dict) else {}
+    found = [error.get(key) for key in ("type", "code")] if isinstance(error, dict) else []
+    return [str(f) for f in found if f is not None and re.fullmatch(r"[\w.-]{1,40}", str(f))]
 
 
 def _pieces(lines: Iterator[str]) -> Iterator[str]:
@@ -134,11 +152,11 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
         try:
             event: Any = json.loads(data)
             if "error" in event:
-                raise _Refused(200, str(event["error"]))
+                raise _Refused(200, json.dumps(event))
             choices = event.get("choices") or [{}]
             text = (choices[0].get("delta") or {}).get("content")
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise _Refused(200, f"not a completion chunk: {data[:80]}") from None
+            raise _NotAChunk(200, "") from None
         if text:
             yield text
 
