@@ -59,11 +59,6 @@ class Playback:
         """Everything was handed over and nothing more will come."""
         return self._complete and self._index >= len(self._chunks)
 
-    @property
-    def held(self) -> bool:
-        """Playback is paused."""
-        return self._held
-
     def hold(self) -> None:
         """Fall silent with the next block."""
         self._fade = not self._held and self._playing()

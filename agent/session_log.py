@@ -35,7 +35,8 @@ Write = Callable[[Connection], object]
 
 
 class SessionLog:
-    """Writes one session as it happens. Made by `Store.open_session`; thread-safe.
+    """Writes one session as it happens. Made by `Store.open_session`; thread-safe. Without a store
+    it takes everything and keeps nothing, not even a count (a dry run).
 
     A write that fails raises StoreError, but what it should write waits in memory and is tried
     again, in order, by the next write, `flush` and `end`: the caller must not hand it in twice.
@@ -55,15 +56,10 @@ class SessionLog:
         self._ended = False
         self._lock = threading.RLock()
 
-    @classmethod
-    def nowhere(cls) -> SessionLog:
-        """A log that stores nothing at all, not even a count (a dry run)."""
-        return cls(None, "nowhere", Consent.TALK_ONLY)
-
     @property
     def stores(self) -> bool:
         """False for a *talk only* session and a dry run."""
-        return self.consent is not Consent.TALK_ONLY
+        return self._store is not None and self.consent is not Consent.TALK_ONLY
 
     @property
     def pending(self) -> int:

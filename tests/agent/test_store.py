@@ -606,8 +606,10 @@ def test_the_table_itself_refuses_talk_only(store: Store) -> None:
 
 
 def test_a_dry_run_leaves_not_even_a_count(tmp_path: Path) -> None:
-    log = SessionLog.nowhere()
+    log = SessionLog(None, "dry", Consent.LEARN)
     log.add_turn(turn(0, text=SECRET))
+    log.add_windows([window(0, True)])
+    assert not log.stores
     log.rate(5, "page")
     log.end(EndedHow.HUNG_UP, END)
     assert (log.pending, list(tmp_path.iterdir())) == (0, [])
