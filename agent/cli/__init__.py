@@ -10,6 +10,9 @@ import click
 from agent import __version__
 from agent.errors import GeliError
 
+ELSEWHERE = {"learn": "learning.cli"}
+"""Commands that other packages bring, by module: `agent` imports none of them."""
+
 COMMANDS = {
     "call": "serve the page and hold calls in the browser",
     "talk": "hold a call with the local microphone and camera",
@@ -17,6 +20,7 @@ COMMANDS = {
     "perceive": "read the facial affect of a video file",
     "sessions": "list, show, export, import, rate and delete sessions",
     "models": "pull, list and verify model weights",
+    "learn": "train rewards and policies from sessions, compare and promote them",
     "bench": "measure calls on this machine",
 }
 
@@ -28,7 +32,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"agent.cli.{name}").command
+        module = ELSEWHERE.get(name, f"agent.cli.{name}")
+        command: click.Command = importlib.import_module(module).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,0 +1,40 @@
+"""`geli learn`: each subcommand in a file of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "data": "what a source holds: counts, lengths, ratings, label coverage",
+    "table": "the paper's Table 3 on a source: every decomposition and shaping",
+    "reward": "train one reward function and keep it in the registry",
+    "unroll": "the reward of each turn of one dialogue (the paper's Fig. 2)",
+    "policy": "adapt the policy to a reward by LoRA and reinforcement learning",
+    "compare": "policies side by side on held-out histories (the paper's Table 2)",
+    "round": "from rated sessions to the next policy: reward, gates, policy, gates, candidate",
+    "policies": "list, show, promote and roll back policies",
+    "report": "what people's ratings say of the live policies",
+    "simulate": "the closed loop with simulated users, before and after",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"learning.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy)
+def command() -> None:
+    """Train rewards and policies from sessions, compare and promote them."""
