@@ -36,3 +36,7 @@ class StoreError(GeliError):
 
 class EngineError(GeliError):
     """An engine that failed while it ran (a policy server that is down, say)."""
+
+
+class PolicyError(GeliError):
+    """A learned policy, or the registry that names it, that cannot be used."""
