@@ -285,7 +285,9 @@ class _Table:
                     )
                 yield line, row
         except csv.Error:
-            raise Malformed(f"{self.name}: not CSV", f"line {self._reader.line_num}") from None
+            raise Malformed(
+                f"{self.name}: not CSV", f"line {self._reader.reader.line_num}"
+            ) from None
 
     def malformed(self, said: str, column: str, line: int) -> Malformed:
         return Malformed(f"{self.name}: {said}", f"column {column}, line {line}")
