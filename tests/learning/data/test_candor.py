@@ -224,6 +224,12 @@ def test_the_window_ends_where_the_listener_cuts_in(tmp_path: Path) -> None:
     assert labels(tmp_path) == [1, 0]
 
 
+def test_who_begins_together_is_not_yet_answering(tmp_path: Path) -> None:
+    turns = [("ann", 0, 3, "a"), ("ben", 0, 1, "b"), ("ben", 4, 5, "c")]
+    make(tmp_path / "c1", turns=turns, ben=[0.9] * 6)
+    assert labels(tmp_path) == [1]
+
+
 def test_an_emotions_name_counts_as_its_probability(tmp_path: Path) -> None:
     folder = make(tmp_path / "c1")
     shown = ["happy", "Happiness", "", "sad"] + ["neutral"] * 10
