@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 from typing import Any
 
 from agent import __version__
 from agent.affect import Listener, ListenerModels
 from agent.call import Call, OnEvent
 from agent.config import Config
+from agent.engines.protocols import Responder
 from agent.engines.table import Engines, build, warm_up
 from agent.lanes import Lanes
 from agent.records import Consent, Session
+from agent.rollout import Rollout
 from agent.session_log import SessionLog
 from agent.store import Store
 
@@ -23,32 +27,56 @@ class Host:
         config: the process's configuration.
         store: where sessions go; None stores nothing (a dry run).
         engines: ready-made engines (tests); loaded from the configuration when None.
+        rollout: which learned policy speaks in which call; None: the configured responder in all.
     """
 
-    def __init__(self, config: Config, store: Store | None, engines: Engines | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store | None,
+        engines: Engines | None = None,
+        rollout: Rollout | None = None,
+    ) -> None:
         self.config = config
         self.store = store
         self.lanes = Lanes()
         self._engines = engines
         self._ready = engines is not None
         self._faces: ListenerModels | None = None
+        self._rollout = rollout
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load and warm the engines, off the event loop."""
+        """Load and warm the engines, off the event loop; then watch for promoted policies."""
         await asyncio.to_thread(self.load)
+        if self._rollout is not None and not self._rollout.strict and self._watching is None:
+            self._watching = asyncio.create_task(self._rollout.watch())
 
     def load(self) -> None:
         """Load and warm the engines, in this thread."""
         if self._engines is None:
-            self._engines = build(self.config)
+            learned = self._rollout.first() if self._rollout is not None else None
+            # The base model is built with the rest, a learned policy was loaded before it.
+            self._engines = build(self.config, learned) if learned else build(self.config)
         if self.config.perception.enabled and self._faces is None:
             self._faces = ListenerModels.load(self.config)
         if not self._ready:
             warm_up(self._engines)
             self._ready = True
+        if self._rollout is not None:
+            self._rollout.begin(self._engines.responder, self._speak_with)
+
+    def _speak_with(self, responder: Responder) -> None:
+        self._engines = dataclasses.replace(self.engines, responder=responder)
 
     async def close(self) -> None:
         """Stop the lanes; calls must be over."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        if self._rollout is not None:
+            await asyncio.to_thread(self._rollout.close)
         await asyncio.to_thread(self.lanes.close)
         if self._faces is not None:
             self._faces.close()
@@ -68,6 +96,15 @@ class Host:
             "classifier": self._faces.classifier_id if self._faces else None,
         }
 
+    def choose_responder(self) -> Responder:
+        """Who speaks in a call that begins now. Waits where a policy that was just promoted is
+        still being loaded, so a server asks on a thread, before `new_call`.
+
+        Raises:
+            GeliError: the promoted policy cannot be used, and nobody said to go on without it.
+        """
+        return self._rollout.choose() if self._rollout is not None else self.engines.responder
+
     def new_call(
         self,
         session: Session,
@@ -75,13 +112,24 @@ class Host:
         *,
         paced: bool = True,
         seed: int | None = None,
+        responder: Responder | None = None,
     ) -> Call:
         """Make a call; its record is `session`, which this completes with policy and versions.
 
+        Args:
+            session: its record.
+            on_event: takes messages for the page.
+            paced: see `Call`.
+            seed: see `Call`.
+            responder: who speaks; default: `choose_responder`.
+
         Raises:
             StoreError: the store cannot be written.
+            GeliError: see `choose_responder`.
         """
-        session.policy_id = self.engines.responder.policy_id
+        responder = responder or self.choose_responder()
+        engines = dataclasses.replace(self.engines, responder=responder)
+        session.policy_id = responder.policy_id
         session.config_digest = self.config.digest()
         session.program_version = __version__
         # A person who only wants to talk is not watched either.
@@ -93,7 +141,7 @@ class Host:
             log = SessionLog(None, session.id, session.consent)
         return Call(
             self.config,
-            self.engines,
+            engines,
             self.lanes,
             log,
             session=session,

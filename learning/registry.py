@@ -213,7 +213,7 @@ class Registry:
                 raise
         return manifest
 
-    def list(self, kind: Kind = "policy") -> list[Manifest]:
+    def list(self, kind: Kind = "policy") -> Sequence[Manifest]:
         """Entries, newest first, without those that `unreadable` names."""
         found = []
         for path in self._folders(kind):
@@ -360,7 +360,7 @@ class Registry:
         policies.write_state(self.root, new)
         return new
 
-    def _folders(self, kind: Kind) -> list[Path]:
+    def _folders(self, kind: Kind) -> Sequence[Path]:
         return sorted(p for p in (self.root / FOLDERS[kind]).glob("[!.]*") if p.is_dir())
 
     def _folder(self, given: str) -> Path:

@@ -54,6 +54,7 @@ async def _serve(config: Config, store: Any, listening: socket.socket, open_page
     import uvicorn
 
     from agent.host import Host
+    from agent.rollout import Rollout
     from agent.web.server import create_app
 
     class Server(uvicorn.Server):
@@ -84,7 +85,7 @@ async def _serve(config: Config, store: Any, listening: socket.socket, open_page
     # again into these handlers when it is done, so that Ctrl-C ends with exit code 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    host = Host(config, store)
+    host = Host(config, store, rollout=Rollout.following(config, strict=False))
     click.echo("loading the engines …", err=True)
     try:
         await host.start()

@@ -74,6 +74,7 @@ def command(
     from agent.host import Host
     from agent.records import Consent, Session
     from agent.replay import Recording, replay
+    from agent.rollout import Rollout
     from agent.store import Store
 
     log.configure_terminal(config.logging)
@@ -83,7 +84,7 @@ def command(
     store = None if dry_run else Store.open(config.store.url)
     if store is not None:
         store.close_crashed(config.labels)
-    host = Host(config, store)
+    host = Host(config, store, rollout=Rollout.following(config, strict=True))
     console = Console(stderr=True)
 
     async def hold() -> Session:

@@ -166,13 +166,30 @@ def delete_command(config: Config, session_ids: tuple[str, ...], yes: bool) -> N
             )
         if not yes:
             click.confirm(f"delete {_count(len(found), 'session')} for good?", abort=True)
+        learned = list(dict.fromkeys(i for session_id in found for i in _mark_deleted(session_id)))
         purged = [store.delete(session_id).purged for session_id in found]
     click.echo(f"{_count(len(found), 'session')} deleted")
+    if learned:
+        click.echo(f"trained on it: {', '.join(learned)}; retrain with 'geli learn round'")
     if not all(purged):
         click.echo(
             "another process reads the store: its log keeps the text until that process ends",
             err=True,
         )
+
+
+def _mark_deleted(session_id: str) -> list[str]:
+    """Mark what learned from the session, before it is deleted: a deletion that fails half-way is
+    made again, a mark would be forgotten. The session goes whether or not it can be marked."""
+    from agent import policies
+    from agent.errors import GeliError
+    from agent.store_engine import data_dir
+
+    try:
+        return policies.mark_deleted(policies.registry_of(data_dir()), session_id)
+    except GeliError as error:
+        click.echo(f"{session_id}: not marked where it was learned from: {error}", err=True)
+        return []
 
 
 def parse_since(text: str, now: datetime) -> datetime:

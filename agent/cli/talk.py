@@ -52,6 +52,7 @@ def command(
     from agent.errors import MediaError
     from agent.host import Host
     from agent.records import Consent, Session
+    from agent.rollout import Rollout
     from agent.store import Store
     from agent.talk import SoundCard, Webcam, check_devices
 
@@ -71,7 +72,7 @@ def command(
     weights.ensure_all(config)
     store = Store.open(config.store.url)
     store.close_crashed(config.labels)
-    host = Host(config, store)
+    host = Host(config, store, rollout=Rollout.following(config, strict=True))
     session = Session(consent=Consent(agreed), source="talk")
     captions = Captions(console)
 

@@ -20,6 +20,7 @@ from agent.config import Config
 from agent.engines.protocols import Message
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError, WeightsError
+from agent.policies import check_adapter
 
 PENALISED_TOKENS = 64
 """The repetition penalty looks back this far."""
@@ -297,9 +298,12 @@ def open_transformers(config: Config) -> TransformersResponder:
 
     Raises:
         ConfigError: int8 on another device than the CPU.
+        PolicyError: the adapter is damaged, or was trained for another base.
         WeightsError: the model or the adapter cannot be loaded.
     """
     settings = config.responder
+    if settings.adapter is not None:
+        check_adapter(settings.adapter, settings.model)
     if settings.precision == "int8" and settings.device != "cpu":
         raise ConfigError(
             f"responder.precision = 'int8' runs on the CPU only, not on {settings.device!r}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,31 @@ class Engines:
     sentiment: Sentiment
 
 
-def build(config: Config) -> Engines:
+def build(config: Config, responder: Responder | None = None) -> Engines:
     """Load the configured engines; slow.
+
+    Args:
+        config: which ones.
+        responder: one that is loaded already, instead of the configured one.
 
     Raises:
         ConfigError: an unknown engine name; the valid ones are listed.
         WeightsError: weights that are missing or wrong.
     """
-    return Engines(**{role: _open(role, config) for role in ENGINES})
+    loaded: dict[str, Any] = {} if responder is None else {"responder": responder}
+    return Engines(**{role: loaded.get(role) or _open(role, config) for role in ENGINES})
+
+
+def open_responder(config: Config, adapter: Path | None) -> Responder:
+    """The configured responder with this adapter (None: the base model alone), loaded and warm.
+
+    Raises:
+        WeightsError, PolicyError: the adapter does not fit or is damaged.
+    """
+    settings = config.responder.model_copy(update={"adapter": adapter})
+    responder: Responder = _open("responder", config.model_copy(update={"responder": settings}))
+    _warm_up_responder(responder)
+    return responder
 
 
 def check(config: Config) -> None:
@@ -84,9 +102,12 @@ def warm_up(engines: Engines) -> None:
     engines.recognizer.transcribe(noise)
     engines.speaker.say("Hello.")
     engines.sentiment.score("Hello.")
-    remote = getattr(engines.responder, "remote", False)
-    if not remote:  # nobody's server is asked to talk to itself
-        hello = [Message("system", "Be kind."), Message("user", "Hello.")]
-        replies = engines.responder.open(seed=0).reply(hello, lambda: False)
-        for _ in zip(range(4), replies, strict=False):
-            pass
+    _warm_up_responder(engines.responder)
+
+
+def _warm_up_responder(responder: Responder) -> None:
+    if getattr(responder, "remote", False):  # nobody's server is asked to talk to itself
+        return
+    hello = [Message("system", "Be kind."), Message("user", "Hello.")]
+    for _ in zip(range(4), responder.open(seed=0).reply(hello, lambda: False), strict=False):
+        pass

@@ -15,12 +15,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import policies
 from agent.call import Call
 from agent.config import Config
 from agent.errors import GeliError, StoreError
 from agent.host import Host
 from agent.records import Consent, EndedHow, Session
 from agent.session_log import SessionLog
+from agent.store_engine import data_dir
 from agent.tasks import Tasks
 from agent.web.outbox import Outbox
 from agent.web.rtc import CONNECT_S, BadOffer, Peer, PeerEvents, check_offer
@@ -238,9 +240,11 @@ class Calls:
     async def _open(self, consent: Consent) -> Entry:
         session = Session(consent=consent, source="browser")
         outbox = Outbox()
+        # Before the store's lane: a policy that is still being loaded must not hold up the logs.
+        responder = await asyncio.to_thread(self._host.choose_responder)
         try:
             call = await self._host.lanes.run(
-                "store", lambda: self._host.new_call(session, outbox.put)
+                "store", lambda: self._host.new_call(session, outbox.put, responder=responder)
             )
         except StoreError as error:
             log_.error("no call: %s", error)
@@ -386,6 +390,8 @@ class Calls:
         if store is not None and entry.consent is not Consent.TALK_ONLY:
 
             def remove() -> None:
+                if entry.started:  # else nothing can have learned from it
+                    _mark_deleted(entry.id)
                 if store.has(entry.id):
                     store.delete(entry.id)
 
@@ -430,6 +436,14 @@ class Calls:
 
     def _after(self, seconds: float, then: Any, *args: Any) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, then, *args)
+
+
+def _mark_deleted(session_id: str) -> None:
+    """Note the deletion at what learned from the call. It is deleted whether or not that can be."""
+    try:
+        policies.mark_deleted(policies.registry_of(data_dir()), session_id)
+    except GeliError as error:
+        log_.warning("not marked as deleted: %s", error, extra={"session": session_id})
 
 
 def _note_failure(error: BaseException) -> None:
