@@ -26,6 +26,8 @@ class Reward(_Section):
     """Fine-tuned: history and utterance together, cut on the left."""
     history_decay: Share = 0.7
     """Frozen: weight of each earlier turn in the history's feature, relative to the next one."""
+    components: int = Field(96, ge=1)
+    """Frozen: principal components kept of each of its vectors."""
     hidden: int = Field(128, ge=1)
     dropout: Share = 0.2
     method: Literal["mean", "mode", "ircr", "rudder", "rrd"] = "rrd"

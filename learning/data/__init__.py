@@ -1,0 +1,60 @@
+"""Sources of dialogues by name: `store`, `candor:DIR`, `chitchat`, `simulated:SEED`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learning.dialogue import Dataset, with_sentiment
+from learning.errors import DataError
+
+if TYPE_CHECKING:
+    from agent.config import Config
+
+SOURCES = {
+    "store": "sessions of the store with consent to learn; store:simulated for simulated ones",
+    "candor:DIR": "the CANDOR corpus in its own layout; candor:DIR@cliffhanger for that transcript",
+    "chitchat": "rated human text chats; chitchat:all with short and untouched ones",
+    "simulated:SEED": "a listener whose true reaction to each turn is known; simulated:SEED:N",
+}
+
+
+def load(spec: str, config: Config) -> Dataset:
+    """Read a source; every utterance gets its language sentiment.
+
+    Raises:
+        DataError: no such source, or nothing in it to learn from.
+    """
+    name, _, rest = spec.partition(":")
+    data = _load(name, rest, spec, config)
+    if not data.dialogues:
+        reasons = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
+        raise DataError(f"{spec}: no dialogues to learn from{f' ({reasons})' if reasons else ''}")
+    return replace(data, dialogues=tuple(with_sentiment(data.dialogues)))
+
+
+def _load(name: str, rest: str, spec: str, config: Config) -> Dataset:
+    match name:
+        case "store" if rest in ("", "simulated"):
+            from learning.data import store
+
+            return store.load(config, simulated=rest == "simulated")
+        case "candor" if rest:
+            from learning.data import candor
+
+            directory, at, transcript = rest.rpartition("@")
+            if at and transcript in ("audiophile", "backbiter", "cliffhanger"):
+                return candor.load(Path(directory).expanduser(), transcript)  # type: ignore[arg-type]
+            return candor.load(Path(rest).expanduser())
+        case "chitchat" if rest in ("", "all"):
+            from learning.data import chitchat
+
+            return chitchat.load(config.models, everything=rest == "all")
+        case "simulated":
+            from learning.data import simulated
+
+            seed, _, n = rest.partition(":")
+            if seed.isdecimal() and (not n or n.isdecimal()):
+                return simulated.load(int(seed), **({"dialogues": int(n)} if n else {}))
+    raise DataError(f"no source {spec!r}", "one of " + ", ".join(SOURCES))

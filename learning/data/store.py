@@ -1,0 +1,67 @@
+"""Sessions of the store that their people gave to learning.
+
+Scored are the policy's own replies, with what was really heard of each; the greeting and other
+words of the program are part of the history. A session without a rating still serves L_LI, one
+without a face still serves L_GE.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from agent.config import Config
+from agent.labels import label_session
+from agent.records import Session, Turn
+from agent.store import Store
+from learning.dialogue import Dataset, Dialogue, Utterance
+
+LI_SOURCE = "the listener's face in the windows of each agent turn"
+BY_PERSON = "person"
+"""`li_rule` of a label that a person corrected: it is not computed again."""
+
+
+def load(config: Config, *, simulated: bool = False) -> Dataset:
+    """All ended, consented and not excluded sessions, oldest first.
+
+    Args:
+        config: the store's URL and the rule of the labels (`[labels]`), which are computed anew
+            from the stored windows.
+        simulated: sessions of simulated users instead of people's.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    dropped: Counter[str] = Counter()
+    dialogues = []
+    with Store.open(config.store.url) as store:
+        for session in store.iter_sessions():
+            if (session.source == "simulated") != simulated:
+                dropped["of people" if simulated else "simulated"] += 1
+                continue
+            dialogue = of_session(session, config)
+            if dialogue.scored:
+                dialogues.append(dialogue)
+            else:
+                dropped["without a reply of the policy"] += 1
+    source = "store:simulated" if simulated else "store"
+    return Dataset(source, tuple(dialogues), LI_SOURCE, dropped=dict(dropped))
+
+
+def of_session(session: Session, config: Config) -> Dialogue:
+    """One session as a dialogue."""
+    fresh = label_session(session, config.labels) if session.windows else session
+    turns = tuple(
+        _utterance(stored, turn)
+        for stored, turn in zip(session.turns, fresh.turns, strict=True)
+        if turn.text.strip()
+    )
+    return Dialogue(session.id, turns, session.overall_affect, policy_id=session.policy_id)
+
+
+def _utterance(stored: Turn, fresh: Turn) -> Utterance:
+    if stored.speaker == "user":
+        return Utterance("listener", stored.text, scored=False, sentiment=stored.sentiment)
+    corrected = (stored.li_rule or "").startswith(BY_PERSON)
+    reply = stored.kind == "reply"
+    li = (stored if corrected else fresh).li if reply else None
+    return Utterance("agent", stored.text, scored=reply, li=li, sentiment=stored.sentiment)

@@ -1,0 +1,152 @@
+"""Text to vectors: any encoder or encoder-decoder of transformers, mean-pooled over its tokens.
+
+The frozen path reads each distinct utterance once. Research data is kept in a cache beside the
+weights (an SQLite file a model, keyed by a digest of the text); people's own sessions are read
+anew each time, so that nothing of a deleted session stays behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import weights
+from agent.config import Models
+from agent.errors import WeightsError
+
+Vectors = NDArray[np.float32]
+TOKENS_A_BATCH = 4096
+MAX_TOKENS = 256
+"""Of one utterance, for the frozen path."""
+
+
+class Encoder:
+    """A pretrained text encoder and its tokenizer.
+
+    Args:
+        name: weights by name.
+        models: where weights lie.
+        device: torch device.
+
+    Raises:
+        WeightsError: unknown, missing, or not a text encoder.
+    """
+
+    def __init__(self, name: str, models: Models, device: str = "cpu") -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        folder = weights.ensure(name, models)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            network: Any = AutoModel.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise WeightsError(f"{name}: not an encoder that can be loaded: {line}") from None
+        # Of an encoder-decoder (BART) the encoder half reads; its decoder would only predict.
+        self.network: Any = network.get_encoder() if network.config.is_encoder_decoder else network
+        self.network.eval().to(device)
+        self.name = name
+        self.device = device
+        self.size = int(network.config.hidden_size)
+        self.longest = int(getattr(network.config, "max_position_embeddings", 512))
+
+    def tokens(self, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> Any:
+        """Padded `input_ids` and `attention_mask` [texts, tokens], cut on the right."""
+        return self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=min(max_tokens, self.longest),
+            return_tensors="pt",
+        ).to(self.device)
+
+    def pooled(self, batch: Any) -> Any:
+        """Mean of the last hidden states over the tokens, [texts, size]; with gradients."""
+        hidden = self.network(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def embed(
+        self, texts: Sequence[str], on_progress: Callable[[float], None] = lambda _: None
+    ) -> Vectors:
+        """Unit vectors [texts, size]; an empty text has one too.
+
+        Args:
+            texts: any number, in any order; each distinct one is read once.
+            on_progress: told how many distinct texts are done.
+        """
+        import torch
+
+        distinct = sorted(set(texts), key=len)
+        place = {text: i for i, text in enumerate(distinct)}
+        out = np.empty((len(distinct), self.size), np.float32)
+        done = 0
+        for batch in _batches(distinct):
+            with torch.inference_mode():
+                vectors = torch.nn.functional.normalize(self.pooled(self.tokens(batch)), dim=-1)
+            out[done : done + len(batch)] = vectors.float().cpu().numpy()
+            done += len(batch)
+            on_progress(done)
+        return out[[place[text] for text in texts]] if len(texts) else out
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of similar length (the texts come sorted), about equally much work each."""
+    batch: list[str] = []
+    for text in texts:
+        longest = min(len(text) // 4 + 3, MAX_TOKENS)
+        if batch and (len(batch) + 1) * longest > TOKENS_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def cached_embed(
+    encoder: Encoder,
+    texts: Sequence[str],
+    cache: Path,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Vectors:
+    """`Encoder.embed` with what was read before; a process that dies loses one chunk at most.
+
+    Args:
+        encoder: what reads the new ones.
+        texts: utterances of a published corpus.
+        cache: folder of the SQLite file.
+        on_progress: told how many distinct texts are done.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    distinct = {hashlib.sha1(text.encode()).digest(): text for text in texts}
+    known: dict[bytes, Vectors] = {}
+    with closing(sqlite3.connect(cache / f"{encoder.name}.sqlite3", timeout=60)) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+        file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, v BLOB)")
+        for key, blob in file.execute("SELECT text, v FROM vectors"):
+            if key in distinct:
+                known[key] = np.frombuffer(blob, np.float16).astype(np.float32)
+        new = sorted((key for key in distinct if key not in known), key=lambda k: len(distinct[k]))
+        for start in range(0, len(new), 2000):
+            keys = new[start : start + 2000]
+            fresh = encoder.embed([distinct[k] for k in keys]).astype(np.float16)
+            with file:
+                file.executemany(
+                    "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
+                    [(k, v.tobytes()) for k, v in zip(keys, fresh, strict=True)],
+                )
+            # What is kept is what is used: the first run and the next see the same numbers.
+            known |= {k: v.astype(np.float32) for k, v in zip(keys, fresh, strict=True)}
+            on_progress(len(known))
+    return np.stack([known[hashlib.sha1(text.encode()).digest()] for text in texts])

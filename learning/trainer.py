@@ -1,0 +1,297 @@
+"""The one trainer of r_θ. What differs between the rows of the paper's Table 3 is the credit that a
+batch is fitted to (`decomposition`), whether labels shape it, and nothing else.
+
+Deterministic on one machine: every random choice comes from two generators whose states are part of
+the checkpoint, so that a killed run goes on to the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learning.bank import Bank, Floats
+from learning.decomposition import (
+    credit_loss,
+    draw,
+    estimate,
+    ircr_credit,
+    joint_loss,
+    rrd_loss,
+    shaping_loss,
+    unbiased_rrd_loss,
+)
+from learning.errors import TrainingError
+from learning.network import Inputs
+from learning.scale import Scale
+
+if TYPE_CHECKING:
+    from agent.learning_config import Reward
+
+TURNS_A_PASS = 4096
+"""Turns scored at a time outside training, for frozen features; texts go 32 at a time."""
+
+
+@dataclass(slots=True, frozen=True)
+class Part:
+    """Dialogues and the network's input for each of their turns."""
+
+    bank: Bank
+    inputs: Inputs
+    credit: Floats | None = None
+    """RUDDER: credit of each turn in units of r_θ, NaN without a rating, [turns]."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did."""
+
+    epochs: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    """Validation loss of the weights that were kept."""
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    """Training and validation loss of each epoch."""
+
+
+class Trainer:
+    """Fits a network to one part and stops on another.
+
+    Args:
+        network: r_θ; trained in place, its best weights are put back at the end.
+        settings: method, shaping, λ, steps (`[reward]`).
+        scale: units, fitted on the training part.
+        train: what is fitted.
+        validation: what decides when to stop.
+        folder: where the checkpoint goes; None keeps none.
+
+    Raises:
+        TrainingError: nothing to fit (no rating and no label), or a checkpoint of another run.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        settings: Reward,
+        scale: Scale,
+        train: Part,
+        validation: Part,
+        folder: Path | None = None,
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self.scale = scale
+        self.train_part, self.validation = train, validation
+        self.checkpoint = folder / "checkpoint.pt" if folder else None
+        self.wants_ge = settings.method in ("ircr", "rudder", "rrd") and settings.lambda_ge > 0
+        self.wants_li = settings.shaping != "none" and (settings.lambda_ge < 1 or not self.wants_ge)
+        self.rated = train.bank.rated if self.wants_ge else np.empty(0, np.int64)
+        labels = train.bank.labels(settings.shaping) if self.wants_li else np.empty(0)
+        self.labelled = np.flatnonzero(~np.isnan(labels))
+        self.wants_ge, self.wants_li = len(self.rated) > 0, len(self.labelled) > 0
+        if not (self.wants_ge or self.wants_li):
+            raise TrainingError(
+                f"nothing to fit: no {'rating' if settings.method != 'mean' else 'label'} in the "
+                "training sessions",
+                "rate sessions, or choose another [reward] method or shaping",
+            )
+        self.rng = np.random.default_rng(settings.seed)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.outcome = Outcome()
+        self.best: dict[str, Tensor] = {}
+
+    def run(self, on_epoch: Callable[[int], None] = lambda _: None) -> Outcome:
+        """Train to the end, from the checkpoint if there is one.
+
+        Args:
+            on_epoch: told how many epochs are done.
+        """
+        torch.manual_seed(self.settings.seed)
+        self._resume()
+        done = self.outcome
+        while done.epochs < self.settings.epochs:
+            if done.epochs - done.best_epoch >= self.settings.patience:
+                break
+            trained = self._epoch()
+            held = self.validation_loss()
+            done.epochs += 1
+            done.losses.append((trained, held))
+            if not math.isfinite(trained):
+                raise TrainingError(
+                    f"the loss became {trained} in epoch {done.epochs}", "a smaller learning_rate"
+                )
+            if held < done.best_loss - 1e-6:
+                done.best_loss, done.best_epoch = held, done.epochs
+                self.best = {k: v.detach().clone() for k, v in self._state().items()}
+            self._save()
+            on_epoch(done.epochs)
+        if self.best:
+            self.network.load_state_dict(self.best, strict=False)
+        self.network.eval()
+        return done
+
+    def _epoch(self) -> float:
+        """Every rated dialogue once (or, without ratings, every labelled turn); mean loss."""
+        settings = self.settings
+        self.network.train()
+        dialogues = self.rng.permutation(self.rated)
+        size = settings.batch_dialogues if self.wants_ge else settings.batch_turns
+        steps = math.ceil((len(dialogues) or len(self.labelled)) / size)
+        total = 0.0
+        for step in range(steps):
+            ge = li = None
+            if self.wants_ge:
+                ge = self._ge(dialogues[step * size : (step + 1) * size])
+            if self.wants_li:
+                li = self._li()
+            loss = joint_loss(ge, li, settings.lambda_ge)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self.optimizer.step()
+            total += float(loss.detach())
+        return total / steps
+
+    def _ge(self, dialogues: Any) -> Tensor:
+        """L_GE of a batch of rated dialogues by the chosen method."""
+        bank, settings = self.train_part.bank, self.settings
+        length = torch.from_numpy(bank.length[dialogues])
+        returns = torch.from_numpy(self.scale.returns(bank.returns[dialogues])).float()
+        turns, rewards, owner = self._drawn(dialogues)
+        device = rewards.device
+        length, returns = length.to(device), returns.to(device)
+        if settings.method == "ircr":
+            credit = ircr_credit(returns, length, settings.form)[owner]
+            return credit_loss(rewards, owner, credit, len(dialogues))
+        if settings.method == "rudder":
+            assert self.train_part.credit is not None, "RUDDER needs its credits"
+            credit = torch.from_numpy(self.train_part.credit[turns]).float().to(device)
+            return credit_loss(rewards, owner, credit, len(dialogues))
+        if settings.unbiased:
+            _, second, other = self._drawn(dialogues)
+            return unbiased_rrd_loss(
+                (rewards, second), (owner, other), length, returns, settings.form
+            )
+        return rrd_loss(rewards, owner, length, returns, settings.form)
+
+    def _drawn(self, dialogues: Any) -> tuple[Any, Tensor, Tensor]:
+        """Indices, rewards and owners of the turns drawn from a batch of dialogues."""
+        bank = self.train_part.bank
+        position, owner = draw(bank.length[dialogues], self.settings.subset, self.rng)
+        turns = bank.start[dialogues][owner] + position
+        rewards = self.network(self.train_part.inputs.batch(torch.from_numpy(turns)))
+        return turns, rewards, torch.from_numpy(owner).to(rewards.device)
+
+    def _li(self) -> Tensor:
+        """L_LI of labelled turns drawn with replacement."""
+        turns = self.rng.choice(self.labelled, self.settings.batch_turns)
+        labels = self.train_part.bank.labels(self.settings.shaping)[turns]
+        target = torch.from_numpy(self.scale.labels(labels)).float()
+        rewards = self.network(self.train_part.inputs.batch(torch.from_numpy(turns)))
+        return shaping_loss(rewards, target.to(rewards.device))
+
+    def validation_loss(self) -> float:
+        """The same loss over all held-out dialogues and labels, with all turns drawn."""
+        part, settings = self.validation, self.settings
+        bank = part.bank
+        rewards = rewards_of(self.network, part.inputs).astype(np.float64)
+        ge = li = None
+        rated = bank.rated
+        if self.wants_ge and len(rated):
+            returns = torch.from_numpy(self.scale.returns(bank.returns[rated]))
+            turns = np.concatenate([np.arange(len(rewards))[bank.turns(d)] for d in rated])
+            owner = torch.from_numpy(np.repeat(np.arange(len(rated)), bank.length[rated]))
+            length = torch.from_numpy(bank.length[rated])
+            guess = estimate(torch.from_numpy(rewards[turns]), owner, length, settings.form)
+            ge = (returns - guess).square().mean()
+        labels = bank.labels(settings.shaping)
+        known = ~np.isnan(labels)
+        if self.wants_li and known.any():
+            target = torch.from_numpy(self.scale.labels(labels[known]))
+            li = shaping_loss(torch.from_numpy(rewards[known]), target)
+        if ge is None and li is None:
+            return self.outcome.losses[-1][0] if self.outcome.losses else math.inf
+        return float(joint_loss(ge, li, settings.lambda_ge))
+
+    # -- checkpoint -----------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Tensor]:
+        """What is trained, by name."""
+        trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        return {k: v for k, v in self.network.state_dict().items() if k in trained}
+
+    def _identity(self) -> str:
+        """What a checkpoint must agree on: the settings and the data it saw (epochs may grow)."""
+        settings = self.settings.model_dump(mode="json", exclude={"epochs", "patience"})
+        return json.dumps([settings, self.train_part.bank.ids, self.validation.bank.ids])
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        beside = self.checkpoint.with_suffix(".tmp")
+        done = self.outcome
+        with beside.open("wb") as file:
+            torch.save(
+                {
+                    "identity": self._identity(),
+                    "network": self._state(),
+                    "best": self.best,
+                    "optimizer": self.optimizer.state_dict(),
+                    "numpy": self.rng.bit_generator.state,
+                    "torch": torch.get_rng_state(),
+                    "outcome": (done.epochs, done.best_epoch, done.best_loss, done.losses),
+                },
+                file,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self.checkpoint)
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return
+        try:
+            # Our own file: numpy's generator state and plain numbers beside the tensors.
+            saved = torch.load(self.checkpoint, weights_only=False)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f"{self.checkpoint}: not a checkpoint: {type(error).__name__}", "delete it"
+            ) from None
+        if saved["identity"] != self._identity():
+            raise TrainingError(
+                f"{self.checkpoint}: made with other settings or other data",
+                "delete it, or choose another folder",
+            )
+        self.network.load_state_dict(saved["network"], strict=False)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best = saved["best"]
+        self.rng.bit_generator.state = saved["numpy"]
+        torch.set_rng_state(saved["torch"])
+        self.outcome = Outcome(*saved["outcome"])
+
+
+def rewards_of(network: Any, inputs: Inputs) -> Floats:
+    """r_θ of every turn, [turns], without dropout and without gradients."""
+    from learning.network import Features
+
+    network.eval()
+    step = TURNS_A_PASS if isinstance(inputs, Features) else 32
+    with torch.inference_mode():
+        parts = [
+            network(inputs.batch(torch.arange(i, min(i + step, len(inputs))))).float().cpu().numpy()
+            for i in range(0, len(inputs), step)
+        ]
+    return np.concatenate(parts) if parts else np.empty(0)
