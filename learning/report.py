@@ -90,7 +90,6 @@ class Difference:
         if self.decided:
             better, worse = (self.a, self.b) if self.difference > 0 else (self.b, self.a)
             return f"calls with {better} are rated higher than with {worse} ({span})"
-        more = ""
         if self.more_a or self.more_b:
             more = (
                 f"; to see {EFFECT_POINTS:g} points (power {POWER:g}) at this spread it takes about"
@@ -194,6 +193,7 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     if variance == 0:
         return None
     freedom = variance**2 / float(part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
+    freedom = max(freedom, 1.0)  # it is, but for rounding
     half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     middle = float(np.mean(a) - np.mean(b))
     return middle - half, middle + half

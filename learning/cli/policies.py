@@ -96,8 +96,8 @@ def show(config: Config, entry_id: str, as_json: bool) -> None:
             click.echo(f"{key:<12} {value}")
     for gate in manifest.gates:
         click.echo(f"{'gate':<12} {'passed' if gate.passed else 'FAILED'}: {gate}")
-    for name, value in manifest.metrics.items():
-        click.echo(f"{'metric':<12} {name} {value:.6g}")
+    for name, measured in manifest.metrics.items():
+        click.echo(f"{'metric':<12} {name} {measured:.6g}")
     for name in manifest.files:
         click.echo(f"{'file':<12} {name}")
     for name, version in manifest.versions.items():

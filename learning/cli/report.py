@@ -88,14 +88,14 @@ def _of_interest(
     from learning.errors import RegistryError
 
     state = registry.state
-    if state.candidate is not None:
-        pair = (state.candidate, state.promoted)
-    else:
+    first, second = state.candidate, state.promoted
+    if first is None:
+        first = state.promoted
         try:
-            pair = (state.promoted, registry.previous)
-        except RegistryError:
+            second = registry.previous
+        except RegistryError:  # nothing was promoted yet
             return None
-    return _spoken(pair[0], registry, rows, config), _spoken(pair[1], registry, rows, config)
+    return _spoken(first, registry, rows, config), _spoken(second, registry, rows, config)
 
 
 def _asked(
