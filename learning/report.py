@@ -207,7 +207,7 @@ def t_quantile(p: float, freedom: float) -> float:
     """
     # The mass lies within a few standard deviations, 1/sqrt(freedom) each, of θ = 0.
     end = min(math.pi / 2, 40 / math.sqrt(freedom)) if freedom > 1 else math.pi / 2
-    theta = np.linspace(0, end, 200_001)
+    theta = np.linspace(0, end, 20_001)
     density = np.cos(theta) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     return math.sqrt(freedom) * math.tan(float(np.interp(2 * p - 1, mass / mass[-1], theta)))

@@ -306,7 +306,7 @@ import sys
 from pathlib import Path
 from learning.registry import Registry
 registry = Registry.open(Path(sys.argv[1]))
-for _ in range(25):
+for _ in range(40):
     registry.promote(sys.argv[2], sys.argv[2])
 """
 
@@ -317,7 +317,7 @@ def test_two_processes_lose_no_promotion(registry: Registry, data: Path, tmp_pat
     children = [subprocess.Popen([*command, i], cwd=ROOT) for i in ids]
     assert [child.wait(60) for child in children] == [0, 0]
     history = registry.state.history
-    assert sorted(c.by for c in history) == sorted(ids * 25)
+    assert sorted(c.by for c in history) == sorted(ids * 40)
     before: list[str | None] = [None, *(c.id for c in history)]
     assert [c.previous for c in history] == before[:-1], "each saw the one before it"
     assert registry.state.promoted == history[-1].id
