@@ -80,7 +80,7 @@ def test_welch_worked_out_by_hand() -> None:
     of the variance are 1 and 4/3, so (7/3)² / (1 + 16/27) = 147/43 degrees of freedom, between 3
     (t 3.182) and 4 (t 2.776)."""
     equal = report.welch_interval([1, 2, 3], [4, 5, 6])
-    assert equal == pytest.approx((-3 - 2.77645 * (2 / 3) ** 0.5, -3 + 2.77645 * (2 / 3) ** 0.5))
+    assert equal == pytest.approx((-3 - 2.776445 * (2 / 3) ** 0.5, -3 + 2.776445 * (2 / 3) ** 0.5))
     low, high = report.welch_interval([0, 2], [0, 4, 0, 4]) or (0.0, 0.0)
     assert (low + high) / 2 == pytest.approx(-1)
     assert 2.776 < (high - low) / 2 / (7 / 3) ** 0.5 < 3.182
