@@ -63,10 +63,10 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: Config, store: Store | None = None, engines: Any = None
+    settings: Config, store: Store | None = None, engines: Any = None, rollout: Any = None
 ) -> AsyncIterator[Rig]:
     """The server while the block runs."""
-    host = Host(settings, store, engines or scripted.engines())
+    host = Host(settings, store, engines or scripted.engines(), rollout=rollout)
     await host.start()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         rig = Rig(host, listening.getsockname()[1])
