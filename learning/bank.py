@@ -68,8 +68,6 @@ def bank_of(dialogues: Sequence[Dialogue], ls_threshold: float) -> Bank:
         lengths,
         column([d.rating for d in dialogues]),
         column([t.li for t in turns]),
-        column(
-            [None if t.sentiment is None else float(t.sentiment > ls_threshold) for t in turns]
-        ),
+        column([None if t.sentiment is None else float(t.sentiment > ls_threshold) for t in turns]),
         column([t.truth for t in turns]),
     )

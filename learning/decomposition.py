@@ -62,9 +62,7 @@ def estimate(rewards: Tensor, owner: Tensor, length: Tensor, form: Form) -> Tens
     return mean * length.to(rewards.dtype) if form == "sum" else mean
 
 
-def rrd_loss(
-    rewards: Tensor, owner: Tensor, length: Tensor, returns: Tensor, form: Form
-) -> Tensor:
+def rrd_loss(rewards: Tensor, owner: Tensor, length: Tensor, returns: Tensor, form: Form) -> Tensor:
     """Randomised return decomposition (paper eq. 9; Ren et al. 2021).
 
     With all turns drawn it is least-squares decomposition, L_GE itself (paper eq. 4). On a subset
@@ -126,10 +124,10 @@ def rudder_credit(
         form: `mean` multiplies by T, so that the mean of the credits is the return.
 
     Returns:
-        c_t = g_t - g_{t-1} with g_{-1} = 0, and the remaining error (R - g_T) spread over all turns:
-        the credits then sum to R, [turns].
+        c_t = g_t - g_{t-1} with g_{-1} = 0, and the remaining error (R - g_T) spread over all
+        turns: the credits then sum to R, [turns].
     """
-    credit = np.diff(predictions, prepend=0.0)
+    credit: NDArray[np.float64] = np.diff(predictions, prepend=0.0)
     credit = credit + (returned - predictions[-1]) / len(predictions)
     return credit * len(predictions) if form == "mean" else credit
 
@@ -140,7 +138,7 @@ def shaping_loss(rewards: Tensor, labels: Tensor) -> Tensor:
 
 
 def joint_loss(ge: Tensor | None, li: Tensor | None, lambda_ge: float) -> Tensor:
-    """L_GELI = λ L_GE + (1 - λ) L_LI (paper eq. 2); one of the two alone where the other is None."""
+    """L_GELI = λ L_GE + (1 - λ) L_LI (paper eq. 2); one of them alone where the other is None."""
     if ge is None or li is None:
         alone = ge if li is None else li
         assert alone is not None, "a batch without ratings and without labels"

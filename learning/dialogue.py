@@ -175,6 +175,8 @@ class Scorer(Protocol):
 
     id: str
 
-    def score(self, histories: Sequence[Sequence[Utterance]], replies: Sequence[str]) -> list[float]:
+    def score(
+        self, histories: Sequence[Sequence[Utterance]], replies: Sequence[str]
+    ) -> list[float]:
         """One reward a reply, on the session's scale (0 to 100). Reads text only."""
         ...

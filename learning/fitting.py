@@ -100,9 +100,7 @@ def project(train: Turns, settings: Reward) -> Projection:
     return Projection.fit(np.asarray(train.vectors, np.float32), train.numbers, settings.components)
 
 
-def rudder(
-    train: Turns, validation: Turns, settings: Reward, projection: Projection
-) -> Floats:
+def rudder(train: Turns, validation: Turns, settings: Reward, projection: Projection) -> Floats:
     """RUDDER's credit of the training turns, [turns]."""
     import torch
 

@@ -43,9 +43,7 @@ class Features:
 class Texts:
     """History and utterance as the tokens of a pair, for a fine-tuned encoder."""
 
-    def __init__(
-        self, encoder: Encoder, pairs: Sequence[tuple[str, str]], max_tokens: int
-    ) -> None:
+    def __init__(self, encoder: Encoder, pairs: Sequence[tuple[str, str]], max_tokens: int) -> None:
         self.tokenizer = encoder.tokenizer
         self.pairs = list(pairs)
         self.max_tokens = min(max_tokens, encoder.longest)

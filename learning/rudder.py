@@ -1,8 +1,8 @@
 """RUDDER's return predictor: a recurrent network that guesses the score after every turn.
 
-Arjona-Medina et al. 2019 use an LSTM; this is a GRU, which has half as many weights and did no worse
-in our probe. It is trained on the final guess and, with a tenth of the weight, on every earlier one,
-so that its differences say when the guess changed.
+Arjona-Medina et al. 2019 use an LSTM; this is a GRU, which has fewer weights. It is trained on the
+final guess and, with a tenth of the weight, on every earlier one, so that the differences say when
+the guess changed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def fit(
             best_loss = loss_now
             best = {k: v.detach().clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def credits(network: ReturnPredictor, x: Tensor, bank: Bank, scale: Scale) -> Floats:
@@ -83,10 +84,11 @@ def credits(network: ReturnPredictor, x: Tensor, bank: Bank, scale: Scale) -> Fl
         for d in bank.rated:
             turns = bank.turns(int(d))
             guess = network(x[turns].unsqueeze(0))[0].double().numpy()
-            if scale.form == "sum":
-                guess = scale.mean + scale.sd * guess
-            returned = float(scale.returns(bank.returns[d]))
-            out[turns] = rudder_credit(guess, returned, scale.form)
+            returned = float((bank.returns[d] - scale.mean) / scale.sd)
+            credit = rudder_credit(guess, returned, scale.form)
+            if scale.form == "sum":  # an average score is nobody's merit: the same share for all
+                credit = scale.sd * credit + scale.mean / len(credit)
+            out[turns] = credit
     return out
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -266,7 +267,7 @@ class Trainer:
         try:
             # Our own file: numpy's generator state and plain numbers beside the tensors.
             saved = torch.load(self.checkpoint, weights_only=False)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
             raise TrainingError(
                 f"{self.checkpoint}: not a checkpoint: {type(error).__name__}", "delete it"
             ) from None

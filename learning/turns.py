@@ -1,4 +1,4 @@
-"""Every scored turn of many dialogues as the frozen encoder sees it, made once and cut into parts."""
+"""Scored turns of many dialogues as the frozen encoder sees them, made once, cut into parts."""
 
 from __future__ import annotations
 

@@ -110,7 +110,5 @@ def _labelled(dialogue: Dialogue) -> Dialogue:
     for i, answer in enumerate(turns[1:]):
         positive = (answer.sentiment or 0.0) > POSITIVE
         old = turns[i]
-        turns[i] = Utterance(
-            old.speaker, old.text, old.scored, 1 if positive else 0, old.sentiment
-        )
+        turns[i] = Utterance(old.speaker, old.text, old.scored, 1 if positive else 0, old.sentiment)
     return Dialogue(dialogue.id, tuple(turns), dialogue.rating, dialogue.people)
