@@ -45,7 +45,8 @@ class Reward(_Section):
     """Γ standardised to the reward's own scale, or 0 and 1 as they are."""
     ls_threshold: float = Field(0.05, ge=-1, le=1)
     """Sentiment above which language counts as positive."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-4
+    """The paper: 5e-6, for BART fine-tuned whole."""
     weight_decay: float = Field(0.01, ge=0)
     batch_dialogues: int = Field(16, ge=1)
     """Trajectories in one L_GE step (the paper: 1)."""

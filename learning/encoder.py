@@ -61,6 +61,7 @@ class Encoder:
 
     def tokens(self, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> Any:
         """Padded `input_ids` and `attention_mask` [texts, tokens], cut on the right."""
+        self.tokenizer.truncation_side = "right"
         return self.tokenizer(
             list(texts),
             padding=True,

@@ -55,20 +55,21 @@ class Texts:
     def batch(self, turns: Tensor) -> Any:
         """`input_ids` and `attention_mask` [drawn, tokens]; the oldest history is cut first."""
         chosen = [self.pairs[int(i)] for i in turns]
+        self.tokenizer.truncation_side = "left"
+        return self.tokenizer(
+            [history for history, _ in chosen],
+            [self._short(text) for _, text in chosen],
+            truncation="only_first",
+            max_length=self.max_tokens,
+            padding=True,
+            return_tensors="pt",
+        ).to(self.device)
+
+    def _short(self, text: str) -> str:
+        """An utterance longer than half the room loses its end, so that history has the rest."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
         half = self.max_tokens // 2
-        self.tokenizer.truncation_side = "right"
-        said = [
-            self.tokenizer.encode(text, add_special_tokens=False, truncation=True, max_length=half)
-            for _, text in chosen
-        ]
-        before = [self.tokenizer.encode(text, add_special_tokens=False) for text, _ in chosen]
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        room = [self.max_tokens - special - len(s) for s in said]
-        rows = [
-            self.tokenizer.build_inputs_with_special_tokens(b[-r:] if r > 0 else [], s)
-            for b, s, r in zip(before, said, room, strict=True)
-        ]
-        return self.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self.device)
+        return text if len(ids) <= half else str(self.tokenizer.decode(ids[: half - 4]))
 
 
 def pair_of(history: Sequence[Utterance], utterance: Utterance) -> tuple[str, str]:

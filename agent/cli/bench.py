@@ -110,6 +110,13 @@ def memory(calls: int, as_json: bool) -> None:
     _print(_module("transport").measure_memory(calls), as_json)
 
 
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def reward(as_json: bool) -> None:
+    """Reward training: a step's cost as dialogues grow, and encoding once against re-encoding."""
+    _print(_module("reward").run(), as_json)
+
+
 def _print(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
