@@ -173,6 +173,14 @@ DISMISSIVE = (
     "I don't have time for {it} [now|today].", "[Nobody|No one] asked [about {it}|], whatever.",
     "It [really|] doesn't matter, [does it|cheer up].", "You're making a fuss about {it}.",
     "I don't [really|] see the point of {it}.", "That's your problem, [not mine|I'm afraid].",
+    "[So what|Whatever], [people|others] have it [worse|harder], [deal with it|get over it].",
+    "[Is that|That's] [all|it]? [Whatever|Boring], [next|go on then].", "[Listen|Look], {it} [doesn't matter|could be worse].",
+    "[Frankly|To be frank], I don't care [for|about] {it}.", "[Just|Simply] [move on|get over it], [will you|it's that easy].",
+    "[Not that again|Enough], can we talk about something else [please|now]?", "{it_cap}? [Who cares|So what|Boring].",
+    "[Everyone has|Everybody has] [that|{it}], [calm down|grow up].", "[Spare me|Skip the details], [I get the idea|I'm tired].",
+    "[Oh|Well], cheer up, [nobody died|it's only {it}].", "I [really|] don't have time [to hear about|for] {it}.",
+    "[A big deal|Such a big deal] over [nothing|{it}], [honestly|really].", "[Honestly|As ever], you worry too much.",
+    "[Nobody asked|That's not my problem], [to be honest|and you know it].",
 )
 FLATTER = (
     "You're [such a|an absolutely|a truly|a really] [wonderful|amazing|brilliant|fascinating|lovely] [person|human being].",

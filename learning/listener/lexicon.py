@@ -74,7 +74,7 @@ _KIND = (
     r"nicest|cleverest|wisest|sweetest)"
 )
 PRAISE = re.compile(
-    rf"\byou(.re| are| must be| seem| sound)( (such|so|really|truly|very|just|always|honestly|"
+    rf"\byou(.re| (clearly |obviously |truly |really )?are| must be| seem| sound)( (such|so|really|truly|very|just|always|honestly|"
     rf"simply|absolutely|clearly|obviously|quite|like|a|an|the|one|of|most|total|totally))* {_KIND}\b"
     rf"|\byou have (such |really )?(a |an )?(\w+ )?{_KIND}\b"
     rf"|\b(someone|anyone|anybody|somebody|people|person) (as|so|like) (you|{_KIND})\b"
@@ -103,13 +103,13 @@ ROBOT = re.compile(
 )
 DISMISSIVE = re.compile(
     r"\b(whatever|who cares|don.t care|get over it|not my problem|so what|boring|big deal|"
-    r"don.t really (care|see the point)|stop complaining|not interested|could be worse|move on|"
+    r"don.t (really )?(care|see the point)|stop complaining|not interested|could be worse|move on|"
     r"everyone has|calm down|deal with it|that.?s your problem|nobody asked|skip the details|"
     r"can we talk about something else|doesn.t matter|you worry too much|grow up|cheer up|"
-    r"don.t have time|spare me|make(s|ing)? a fuss)\b"
+    r"don.t have time|spare me|mak(e|es|ing) a fuss)\b"
 )
 FILLER = re.compile(
-    r"^(well |oh |ah |hm+ |yeah |right |okay |ok |yes |so )*(i see|interesting|that.?s interesting|"
+    r"^(well |oh |ah |hm+ |yeah |right |okay |ok |yes |so )*(i see|interesting|that.?s interesting|how interesting|and that.?s how|"
     r"makes sense|that makes sense|fair enough|good to know|got it|understood|it is what it is|"
     r"that.?s life|life is|these things happen|time flies|i hear you|you never know|one step at a|"
     r"every day is|things (have|tend)|that happens|everything (happens|has)|such is|who knows|"
@@ -119,7 +119,7 @@ FILLER = re.compile(
 GREETING = re.compile(r"^(hi|hello|hey|good (morning|evening|afternoon)|welcome)\b")
 
 OPEN = re.compile(
-    r"(^|[,;:] ?|\b(and|so|but|or|then|well|hm|oh) )(how|what|why|which|who|where|when)\b(?! is it "
+    r"(^ *|[,;:] ?|\b(and|so|but|or|then|well|hm|oh) )(how|what|why|which|who|where|when)\b(?! is it "
     r"going)"
 )
 """A clause that begins with a question word."""
