@@ -34,6 +34,8 @@ class Scale:
     """Γ becomes (Γ - centre) · gain + offset in units of r_θ."""
     li_gain: float
     li_offset: float
+    li_unit: float
+    """Standard deviation of the centred Γ, in units of r_θ."""
 
     @classmethod
     def fit(cls, bank: Bank, settings: Reward) -> Scale:
@@ -51,11 +53,11 @@ class Scale:
         centre = float(labels.mean()) if len(labels) else 0.5
         spread = max(float(np.sqrt(centre * (1 - centre))), 0.05)
         if settings.form == "mean":
-            raw = (0.0, 100 / sd, -mean / sd)
-            centred = (centre, 1 / spread, 0.0)
+            raw = (0.0, 100 / sd, -mean / sd, 1.0)
+            centred = (centre, 1 / spread, 0.0, 1.0)
         else:
-            raw = (0.0, 1.0, 0.0)
-            centred = (centre, sd / turns / spread, mean / turns)
+            raw = (0.0, 1.0, 0.0, 1.0)
+            centred = (centre, sd / turns / spread, mean / turns, sd / turns)
         li = raw if settings.labels == "raw" else centred
         return cls(settings.form, mean, sd, turns, *li)
 

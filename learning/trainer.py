@@ -38,6 +38,8 @@ from learning.scale import Scale
 if TYPE_CHECKING:
     from agent.learning_config import Reward
 
+LINE_RATE = 0.01
+"""Learning rate of the line between r_θ and calibrated labels: two numbers, a clear optimum."""
 TURNS_A_PASS = 4096
 """Turns scored at a time outside training, for frozen features; texts go 32 at a time."""
 
@@ -106,8 +108,14 @@ class Trainer:
                 "rate sessions, or choose another [reward] method or shaping",
             )
         self.rng = np.random.default_rng(settings.seed)
+        self.line = torch.zeros(2, requires_grad=True)
+        """Of calibrated labels: log slope and intercept from r_θ to the standardised Γ."""
+        self.calibrated = settings.labels == "calibrated" and self.wants_ge and self.wants_li
         self.optimizer = torch.optim.AdamW(
-            [p for p in network.parameters() if p.requires_grad],
+            [
+                {"params": [p for p in network.parameters() if p.requires_grad]},
+                {"params": [self.line], "lr": LINE_RATE, "weight_decay": 0.0},
+            ],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
@@ -202,7 +210,15 @@ class Trainer:
         labels = self.train_part.bank.labels(self.settings.shaping)[turns]
         target = torch.from_numpy(self.scale.labels(labels)).float()
         rewards = self.network(self.train_part.inputs.batch(torch.from_numpy(turns)))
-        return shaping_loss(rewards, target.to(rewards.device))
+        return shaping_loss(self._on_line(rewards.cpu()), target)
+
+    def _on_line(self, rewards: Tensor) -> Tensor:
+        """r_θ as a guess of the standardised Γ: a rising line where labels are calibrated."""
+        if not self.calibrated:
+            return rewards
+        centred = (rewards - self.scale.li_offset) / self.scale.li_unit
+        guess = self.line[0].exp() * centred + self.line[1]
+        return guess * self.scale.li_unit + self.scale.li_offset
 
     def validation_loss(self) -> float:
         """The same loss over all held-out dialogues and labels, with all turns drawn."""
@@ -222,7 +238,8 @@ class Trainer:
         known = ~np.isnan(labels)
         if self.wants_li and known.any():
             target = torch.from_numpy(self.scale.labels(labels[known]))
-            li = shaping_loss(torch.from_numpy(rewards[known]), target)
+            with torch.no_grad():
+                li = shaping_loss(self._on_line(torch.from_numpy(rewards[known])), target)
         if ge is None and li is None:
             return self.outcome.losses[-1][0] if self.outcome.losses else math.inf
         return float(joint_loss(ge, li, settings.lambda_ge))
@@ -249,6 +266,7 @@ class Trainer:
                 {
                     "identity": self._identity(),
                     "network": self._state(),
+                    "line": self.line.detach().clone(),
                     "best": self.best,
                     "optimizer": self.optimizer.state_dict(),
                     "numpy": self.rng.bit_generator.state,
@@ -277,6 +295,8 @@ class Trainer:
                 "delete it, or choose another folder",
             )
         self.network.load_state_dict(saved["network"], strict=False)
+        with torch.no_grad():
+            self.line.copy_(saved["line"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best = saved["best"]
         self.rng.bit_generator.state = saved["numpy"]
