@@ -5,6 +5,7 @@ behind is left behind: turns at plausible times, a window of the face every seco
 shipped rule computes the labels, one rating. The truth is not stored: it follows from the text and
 the persona, whose seed is the session's comment (`truth_of`).
 
+A call enters the store when it is over, so a run that was killed leaves no half calls behind.
 Left out of the call: sound, pauses, barge-in, turn-taking; every word of the policy is heard.
 """
 
@@ -21,7 +22,6 @@ import numpy as np
 from agent.config import Labels
 from agent.labels import label_session
 from agent.records import AffectWindow, Consent, EndedHow, Session, Turn
-from agent.session_log import SessionLog
 from agent.store import Store
 from learning.dialogue import Li, Utterance
 from learning.errors import DataError
@@ -86,9 +86,7 @@ def hold_calls(
         raise DataError(
             f"{len(personas)} simulated calls of {turns} replies", "ask for at least one of each"
         )
-    calls = [
-        _Call.begin(store, who, seed, policy_id, config_digest, assumptions) for who in personas
-    ]
+    calls = [_Call.begin(who, seed, policy_id, config_digest, assumptions) for who in personas]
     for call in calls:
         call.greet(greeting)
     for t in range(turns):
@@ -98,7 +96,7 @@ def hold_calls(
         for call, reply in zip(calls, replies, strict=True):
             call.reply(reply, last=t == turns - 1)
     for call in calls:
-        call.end(labels_config)
+        store.insert(call.ended(labels_config))
     return [call.session.id for call in calls]
 
 
@@ -107,18 +105,16 @@ class _Call:
     """One call as it goes on."""
 
     session: Session
-    log: SessionLog
     listener: Listener
     rng: random.Random
     history: list[Utterance] = field(default_factory=list)
-    now_s: float = 0.0
+    now_s: float = 0.5
     faces: list[tuple[float, Li]] = field(default_factory=list)
     """From when on the face looked how, in order of time."""
 
     @classmethod
     def begin(
         cls,
-        store: Store,
         who: Persona,
         seed: int,
         policy_id: str,
@@ -133,9 +129,7 @@ class _Call:
             config_digest=config_digest,
         )
         rng = random.Random(f"call {seed} {who.seed}")
-        return cls(
-            session, store.open_session(session), Listener(who, seed, assumptions), rng, [], 0.5
-        )
+        return cls(session, Listener(who, seed, assumptions), rng)
 
     def greet(self, greeting: str) -> None:
         """The program speaks first; the face is not read then, and the answer feels nothing."""
@@ -153,16 +147,18 @@ class _Call:
         else:
             self._listener_says(self.listener.answer(heard))
 
-    def end(self, labels: Labels) -> None:
-        """Windows, labels and rating go into the store, and the call is hung up."""
-        self.session.windows = _windows(self.faces, self.now_s)
-        self.log.add_windows(self.session.windows)
-        for turn in label_session(self.session, labels).turns:
-            if turn.speaker == "agent":
-                self.log.update_turn(turn)
+    def ended(self, labels: Labels) -> Session:
+        """The whole record of the call, labelled, rated and hung up."""
         ended_at = self.session.started_at + timedelta(seconds=self.now_s)
-        self.log.rate(self.listener.rate(), SOURCE, self.session.comment, ended_at)
-        self.log.end(EndedHow.HUNG_UP, ended_at)
+        update = {
+            "windows": _windows(self.faces, self.now_s),
+            "ended_at": ended_at,
+            "ended_how": EndedHow.HUNG_UP,
+            "overall_affect": float(self.listener.rate()),
+            "overall_affect_at": ended_at,
+            "overall_affect_source": SOURCE,
+        }
+        return label_session(self.session.model_copy(update=update), labels)
 
     def _listener_says(self, text: str) -> None:
         self.now_s += self._pause()
@@ -192,7 +188,6 @@ class _Call:
             }
         )
         self.session.turns.append(turn)
-        self.log.add_turn(turn)
         self.history.append(
             Utterance("agent" if agent else "listener", text, scored=spoken_by_policy)
         )
