@@ -6,10 +6,11 @@
 The assumptions, all of them ours and none measured on people:
 
 - being asked further about what one just told is the best that can happen (`follow_up`), half as
-  good when the question points back by a pronoun only; any question does a little (`question`);
+  good when only a pronoun, or only what stands beside the question, takes it up; any question does
+  a little (`question`);
 - taking up the other's words counts (`topic`: two content words or more give it whole);
 - joy at good news and sympathy at bad news feel understood (`fitting`), the wrong way round hurts
-  (`misfit`); warm words without any news do a little (`kind`);
+  (`misfit`), and what is said first decides; warm words without any news do a little (`kind`);
 - talk that is only about the agent (`self_only`), curt answers (`curt`) and dismissive ones
   (`dismissive`) cost, except that who was asked about itself may answer;
 - what was said before, within the utterance, by the agent or by the listener, costs in
@@ -67,9 +68,6 @@ class Effects:
         """Each part that is not zero, before the limit."""
         repeated = max(0.0, r.repeated - self.repeat_from) / (1 - self.repeat_from)
         understood = (r.told > 0 and r.warm) or (r.told < 0 and r.sympathy)
-        wrong_way = (r.told > 0 and r.sympathy and not r.warm) or (
-            r.told < 0 and r.warm and not r.sympathy
-        )
         fresh = 1 - repeated  # what was said before neither asks nor comforts again
         harsh = r.dismissive or r.robot
         all_parts = {
@@ -77,7 +75,7 @@ class Effects:
             "question": 0.0 if harsh else fresh * self.question * r.question,
             "topic": 0.0 if harsh else fresh * self.topic * r.topic,
             "fitting": fresh * self.fitting * (understood and not harsh),
-            "misfit": self.misfit * (wrong_way and not r.joke),
+            "misfit": self.misfit * (r.wrong_way and not r.joke),
             "kind": fresh * self.kind * (r.told == 0 and (r.warm or r.sympathy) and not harsh),
             "self_only": self.self_only * r.self_only,
             "curt": self.curt * (r.curt and not r.greeting and not r.dismissive and not r.joke),

@@ -68,7 +68,7 @@ SYMPATHY = re.compile(
 
 _KIND = (
     r"(amazing|wonderful|incredible|brilliant|smart|clever|talented|funny|kind|charming|gifted|"
-    r"beautiful|lovely|fascinating|impressive|inspiring|special|genius|awesome|great|fantastic|"
+    r"beautiful|lovely|creative|fascinating|impressive|inspiring|special|genius|awesome|great|fantastic|"
     r"perfect|extraordinary|delightful|remarkable|intelligent|wise|sweet|generous|thoughtful|"
     r"interesting|exceptional|outstanding|star|legend|best|coolest|kindest|smartest|funniest|"
     r"nicest|cleverest|wisest|sweetest)"

@@ -29,12 +29,14 @@ class Reading:
     words: int
     question: bool
     follow_up: float
-    """An open question about what the listener told: 1 in their words, 0.5 by pronoun, else 0."""
+    """An open question about what the listener told: 1 when it has their words, or a pronoun and
+    their words beside it; 0.5 by a pronoun alone, or their words beside it alone; else 0."""
     topic: float
     """Share of two content words of the listener's that it takes up, 0 to 1."""
     told: int
     """The listener's news before it: 1 good, -1 bad, 0 neither."""
     warm: bool
+    """Shared joy; of joy and sympathy the first one counts, so that nobody can hedge."""
     sympathy: bool
     praise: bool
     praised_before: int
@@ -51,6 +53,11 @@ class Reading:
     asked_back: bool
     """The listener had asked the agent about itself."""
 
+    @property
+    def wrong_way(self) -> bool:
+        """Sympathy for good news or joy at bad news."""
+        return (self.told > 0 and self.sympathy) or (self.told < 0 and self.warm)
+
 
 def read(history: Sequence[Utterance], text: str) -> Reading:
     """Read an utterance of the agent after its history (both sides, in order)."""
@@ -58,13 +65,10 @@ def read(history: Sequence[Utterance], text: str) -> Reading:
     heard = _told([turn.text for turn in history if turn.speaker == "listener"][-3:])
     agents = [turn.text for turn in history if turn.speaker == "agent"]
     shared = len(own.content & heard.content)
-    follow_up = 0.0
-    if own.open_question and not own.joke:
-        follow_up = 1.0 if shared else (0.5 if own.anaphora and heard.content else 0.0)
     return Reading(
         words=own.words,
         question=own.question and not own.joke,
-        follow_up=follow_up,
+        follow_up=_follow_up(own, heard),
         topic=min(shared, 2) / 2,
         told=heard.news,
         warm=own.warm,
@@ -83,13 +87,25 @@ def read(history: Sequence[Utterance], text: str) -> Reading:
     )
 
 
+def _follow_up(own: _Noticed, heard: _Heard) -> float:
+    if not own.open_question or own.joke or not heard.content:
+        return 0.0
+    beside = bool(own.content & heard.content)
+    if own.asked_content & heard.content or (own.anaphora and beside):
+        return 1.0
+    return 0.5 if own.anaphora or beside else 0.0
+
+
 @dataclass(slots=True, frozen=True)
 class _Noticed:
     words: int
     content: frozenset[str]
     question: bool
     open_question: bool
+    asked_content: frozenset[str]
+    """Content words of its open questions."""
     anaphora: bool
+    """An open question has a pronoun that can point back."""
     warm: bool
     sympathy: bool
     praise: bool
@@ -162,15 +178,19 @@ def _notice(text: str) -> _Noticed:
     opened = [s for s in asked if lex.OPEN.search(s)]
     opened += [s for s in sentences if lex.STARTERS.search(s)]
     stripped = lex.ASIDE.sub(" ", plain)
+    warm, sympathy = lex.WARM.search(plain), lex.SYMPATHY.search(plain)
+    if warm and sympathy:
+        warm, sympathy = (warm, None) if warm.start() < sympathy.start() else (None, sympathy)
     grams = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
     return _Noticed(
         words=len(words),
         content=content_words(text),
         question=bool(asked or opened),
         open_question=bool(opened),
+        asked_content=frozenset().union(*(content_words(s) for s in opened)),
         anaphora=any(lex.ANAPHORA.search(s) for s in opened),
-        warm=bool(lex.WARM.search(plain)),
-        sympathy=bool(lex.SYMPATHY.search(plain)),
+        warm=bool(warm),
+        sympathy=bool(sympathy),
         praise=bool(lex.PRAISE.search(plain)),
         joke=bool(lex.JOKE.search(plain)),
         about_self=len(lex.FIRST.findall(stripped)) >= SELF_WORDS

@@ -82,7 +82,7 @@ class Talk:
             return self._say(wording.LAUGH), 0.0
         if r.dismissive or r.curt:
             return self._say(wording.COLD), -0.3
-        if (r.told > 0 and r.sympathy and not r.warm) or (r.told < 0 and r.warm and not r.sympathy):
+        if r.wrong_way and not r.joke:
             return self._say(wording.CORRECT), -0.2
         if r.self_only:
             return self._say(wording.ABOUT_YOU), -0.1

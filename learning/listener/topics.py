@@ -94,7 +94,7 @@ _STORIES = """
 - I miss my old street and I am lonely in {city} | {city} | thing
 . the walls of the {flat} are {colour} and I [kept|repainted] them | the {colour} walls | thing
 # illness
-- my {kin} is in hospital [since {day}|after a fall] | your {kin} | who
+- my {kin} is in hospital [since Monday|since last week|after a fall] | your {kin} | who
 - my {kin}'s operation was delayed and everyone is worried | the operation | event
 . I drive to see my {kin} after work, [an hour each way|most evenings] | the drives to your {kin} | thing
 + my {kin} [walked|stood up] again {day}, I am so relieved | your {kin} | who

@@ -139,10 +139,25 @@ def test_saying_it_again_costs_even_when_it_was_good() -> None:
     assert effect(history, asked) < -4 < 4 < effect(after(PLAIN), asked)
 
 
-def test_a_pronoun_points_back_half_as_well() -> None:
-    reading = read(after(PLAIN, "Okay.", "Yeah."), "How did you do that?")
-    assert reading.follow_up == 0.5
-    assert read(after(PLAIN), "How did the tomatoes do?").follow_up == 1
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("How did the tomatoes do?", 1),
+        ("Ah, tomatoes! How did that begin?", 1),
+        ("How did that begin?", 0.5),
+        ("Ah, tomatoes. What is new?", 0.5),
+        ("What is new?", 0),
+        ("Do you like tomatoes?", 0),
+    ],
+)
+def test_a_follow_up_takes_up_what_was_told(text: str, share: float) -> None:
+    assert read(after(PLAIN), text).follow_up == share
+
+
+def test_joy_and_sympathy_at_once_are_no_hedge() -> None:
+    both = "I'm so glad to hear that, I'm so sorry."
+    assert "fitting" in parts(after(HAPPY), both)
+    assert "misfit" in parts(after(SAD), both)
 
 
 def test_each_word_beyond_the_limit_costs_and_effects_saturate() -> None:
