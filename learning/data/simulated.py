@@ -17,7 +17,7 @@ from learning.data import simulated_wording as say
 from learning.dialogue import Dataset, Dialogue, Utterance
 from learning.errors import DataError
 from learning.listener import Assumptions, Listener, persona
-from learning.listener.phrases import fill, sentence
+from learning.listener.phrases import agree, fill, sentence
 from learning.listener.reading import asks_back, news_of
 
 STYLES: dict[str, dict[str, float]] = {
@@ -200,4 +200,5 @@ class ScriptedAgent:
         told = listener.told
         subject = fill(told.subject, self.rng, listener.life) if told else "your day"
         slots = {"it": subject, "it_cap": subject[:1].upper() + subject[1:]}
-        return sentence(fill(self.rng.choice(templates), self.rng, slots))
+        text = fill(self.rng.choice(templates), self.rng, slots)
+        return sentence(agree(text, subject) if told and told.kind != "doing" else text)

@@ -102,7 +102,7 @@ ROBOT = re.compile(
     r"i.?m programmed|my training|your (ai )?assistant|feel free to ask)\b"
 )
 DISMISSIVE = re.compile(
-    r"\b(whatever|who cares|don.t care|get over it|not my problem|so what|boring|big deal|"
+    r"\b(whatever|who cares|don.t care|get over it|not my problem|so what(?= *[,.!?]|$)|boring|big deal|"
     r"don.t (really )?(care|see the point)|stop complaining|not interested|could be worse|move on|"
     r"everyone has|calm down|deal with it|that.?s your problem|nobody asked|skip the details|"
     r"can we talk about something else|doesn.t matter|you worry too much|grow up|cheer up|"

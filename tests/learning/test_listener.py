@@ -23,7 +23,7 @@ from learning.listener import (
     truth,
 )
 from learning.listener.face import Face, smile_probability
-from learning.listener.phrases import fill
+from learning.listener.phrases import agree, fill
 from learning.listener.reading import news_of
 from learning.listener.topics import TOPICS
 
@@ -118,6 +118,7 @@ def test_what_is_not_meant_is_not_read() -> None:
     assert "self_only" not in parts(
         after("I love tea. What about you?"), "I like coffee, I drink mine black and I love my cup."
     )
+    assert "dismissive" not in parts(after(PLAIN), "So what did you do then?")
     assert "praise" not in parts(after(HAPPY), "That is great news, what a match!")
     assert read(after(PLAIN), "Is it cold where you are?").follow_up == 0
     assert read(after(PLAIN), "Why did the chicken cross the road? Haha!").question is False
@@ -224,6 +225,29 @@ def test_stories_tell_what_they_mean_to_tell() -> None:
     agree = [news_of(text) == fact.news for text, fact in zip(told, facts, strict=True)]
     assert mean(agree) > 0.95
     assert len(TOPICS) >= 15
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "right"),
+    [
+        ("How is the roses now?", "the roses", "How are the roses now?"),
+        ("The roses sounds great.", "the roses", "The roses sound great."),
+        ("Why does the roses matter?", "the roses", "Why do the roses matter?"),
+        ("How is the bus now?", "the bus", "How is the bus now?"),
+        ("Otis sounds great.", "Otis", "Otis sounds great."),
+    ],
+)
+def test_verbs_agree_with_what_they_are_about(text: str, subject: str, right: str) -> None:
+    assert agree(text, subject) == right
+
+
+def test_templates_are_filled() -> None:
+    rng = random.Random(1)
+    filled = {fill("A [big|{what}|] dog[, a old one|].", rng, {"what": "red"}) for _ in range(99)}
+    heads, tails = ("A big dog", "A red dog", "A dog"), (".", ", an old one.")
+    assert filled == {head + tail for head in heads for tail in tails}
+    with pytest.raises(KeyError):
+        fill("{unknown}", rng, {})
 
 
 def test_news_is_turned_by_a_negation() -> None:
