@@ -22,12 +22,15 @@ def gate(name: str, value: float | None, comparison: Comparison, threshold: floa
     """One gate; an unknown value (None, NaN) does not pass."""
     known = value is not None and math.isfinite(value)
     measured = float(value) if known and value is not None else math.nan
-    passed = known and {
-        "<=": measured <= threshold,
-        "<": measured < threshold,
-        ">=": measured >= threshold,
-        ">": measured > threshold,
-    }[comparison]
+    passed = (
+        known
+        and {
+            "<=": measured <= threshold,
+            "<": measured < threshold,
+            ">=": measured >= threshold,
+            ">": measured > threshold,
+        }[comparison]
+    )
     return GateResult(
         name=name, value=measured, threshold=threshold, passed=passed, comparison=comparison
     )
@@ -74,8 +77,7 @@ def policy_gates(
 def win_rate(candidate: Sequence[float], current: Sequence[float]) -> float:
     """Share of histories on which the candidate's reply is worth more; a tie is half."""
     wins = [
-        1.0 if a > b else 0.5 if a == b else 0.0
-        for a, b in zip(candidate, current, strict=True)
+        1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(candidate, current, strict=True)
     ]
     return sum(wins) / len(wins)
 

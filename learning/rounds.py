@@ -247,11 +247,7 @@ def _policy(
     )
     results = policy_gates(
         {k: v for k, v in metrics.items() if not k.startswith("current_")},
-        {
-            k.removeprefix("current_"): v
-            for k, v in metrics.items()
-            if k.startswith("current_")
-        },
+        {k.removeprefix("current_"): v for k, v in metrics.items() if k.startswith("current_")},
         config.gates,
     )
     if outcome.stopped:

@@ -40,13 +40,18 @@ def load(models: Models, *, everything: bool = False) -> Dataset:
     path = weights.ensure("chitchat-dataset", models)
     try:
         chats: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        data = _read(chats, everything)
+        data = read(chats, everything)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the chitchat data set: {error!r}") from None
     return data
 
 
-def _read(chats: dict[str, dict[str, Any]], everything: bool) -> Dataset:
+def read(chats: dict[str, dict[str, Any]], everything: bool = False) -> Dataset:
+    """Chats as the file holds them, by id.
+
+    Raises:
+        KeyError, TypeError: not such chats.
+    """
     dropped: Counter[str] = Counter()
     dialogues = []
     for chat_id in sorted(chats):
