@@ -33,7 +33,7 @@ class Reward(_Section):
     dropout: Share = 0.4
     method: Literal["mean", "mode", "ircr", "rudder", "rrd"] = "rrd"
     shaping: Literal["none", "va", "ls"] = "va"
-    lambda_ge: Share = 0.5
+    lambda_ge: Share = 0.3
     """λ of equation 2: the weight of L_GE beside L_LI."""
     subset: int = Field(32, ge=0)
     """K of RRD: turns drawn from each dialogue; 0 takes them all."""
