@@ -78,9 +78,12 @@ class Policy(_Section):
     updates: int = Field(60, ge=1)
     ppo_epochs: int = Field(2, ge=1)
     """Passes over each batch of replies."""
+    mini_batches: int = Field(1, ge=1)
+    """Optimizer steps in each pass."""
     clip: Positive = 0.2
     value_clip: Positive = 0.2
     value_weight: float = Field(0.1, ge=0)
+    """`trl-ppo` only: the own loop's value head shares no trained weight with the policy."""
     learning_rate: Positive = 1.4e-5
     value_learning_rate: Positive = 1e-3
     discount: Share = 1.0
@@ -92,16 +95,20 @@ class Policy(_Section):
     """Nats a reply that β is steered to; None keeps β as it is."""
     normalise_scores: bool = True
     length_penalty: float = Field(0.0, ge=0)
-    """Taken off the score for each word above `max_words`."""
+    """Taken off the score for each word above `max_words`; like the other penalties in deviations
+    of the score where `normalise_scores`, else in points."""
     max_words: int = Field(40, ge=5)
     repetition_penalty: float = Field(0.5, ge=0)
     """Taken off the score times the share of a reply's 3-grams that were said before."""
+    unfinished_penalty: float = Field(0.5, ge=0)
+    """Taken off the score of a reply that does not end within `response_tokens`."""
     pretrain_weight: float = Field(0.0, ge=0)
     """γ of equation 10: language modelling of the data's own replies."""
     history_tokens: int = Field(192, ge=16)
     response_tokens: int = Field(48, ge=4)
     temperature: Positive = 0.7
-    top_p: Share = 1.0
+    """Of the replies that are learned from, and of their log-probabilities. They are drawn from the
+    whole softmax: with top_p the ratios of PPO would be of another policy."""
     sft_steps: int = Field(0, ge=0)
     sft_learning_rate: Positive = 1e-4
     max_kl: Positive = 20.0

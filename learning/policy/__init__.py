@@ -1,0 +1,1 @@
+"""Adapting the policy to a reward: LoRA, PPO, and replies written by what came of it."""
