@@ -110,7 +110,7 @@ def _run(
                 }
             )
     registry = Registry.open()
-    promoted = registry.state().promoted
+    promoted = registry.state.promoted
     judged = {}
     for name, adapter in (("before", None), ("after", promoted)):
         on_progress(f"judges {name}", 0, 1)
@@ -159,7 +159,7 @@ def _calls(store: Store, config: Config, n: int, loop: Loop) -> None:
     if not missing:
         return
     registry = Registry.open()
-    promoted = registry.state().promoted
+    promoted = registry.state.promoted
     path = registry.path(promoted) if promoted else None
     _hold(store, config, [persona(seed) for seed in missing], loop, path, promoted or "base")
 
@@ -212,7 +212,7 @@ def _round(config: Config, seed: int, folder: Path, n: int) -> Round:
     if this.ended is None:
         this = rounds.run(this, config)
     registry = Registry.open()
-    if this.ended == "candidate" and this.policy and registry.state().promoted != this.policy:
+    if this.ended == "candidate" and this.policy and registry.state.promoted != this.policy:
         registry.promote(this.policy, by="geli learn simulate")
     return this
 

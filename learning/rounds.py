@@ -294,7 +294,7 @@ def _keep(
 
 def _current(registry: Registry) -> Path | None:
     """The adapter that speaks now; None: the base."""
-    promoted = registry.state().promoted
+    promoted = registry.state.promoted
     return registry.path(promoted) if promoted else None
 
 
@@ -346,4 +346,4 @@ def measure(
 
 def current_name(registry: Registry) -> str:
     """The id of the policy that speaks now, or `base`."""
-    return registry.state().promoted or BASE
+    return registry.state.promoted or BASE

@@ -37,9 +37,9 @@ def load(spec: str, config: Config) -> Dataset:
 def _load(name: str, rest: str, spec: str, config: Config) -> Dataset:
     match name:
         case "store" if rest in ("", "simulated"):
-            from learning.data import store
+            from learning.data import store as sessions
 
-            return store.load(config, simulated=rest == "simulated")
+            return sessions.load(config, simulated=rest == "simulated")
         case "candor" if rest:
             from learning.data import candor
 
@@ -56,5 +56,5 @@ def _load(name: str, rest: str, spec: str, config: Config) -> Dataset:
 
             seed, _, n = rest.partition(":")
             if seed.isdecimal() and (not n or n.isdecimal()):
-                return simulated.load(int(seed), **({"dialogues": int(n)} if n else {}))
+                return simulated.load(int(seed), int(n)) if n else simulated.load(int(seed))
     raise DataError(f"no source {spec!r}", "one of " + ", ".join(SOURCES))
