@@ -11,9 +11,9 @@ times the person's sensitivity, so it is known for anything a real policy writes
 (`face`), people differ (`persona`), ratings are noisy. None of it was measured on people: it is
 there to check credit assignment against a truth that no corpus has, not to predict anybody.
 
-How hard recovery is follows from three things, all in `Assumptions`: faces lie about praise and
-jokes and depend on the person (labels alone rank turns only moderately and know nothing of the
-rating's scale), a rating mixes all turns of a call with the person's base mood (ratings alone give
+How hard recovery is follows from three things, all in `Assumptions`: faces lie about praise,
+jokes and comfort and depend on the person (labels alone rank turns only moderately and know nothing
+of the rating's scale), a rating mixes all turns of a call with the person's base mood (ratings alone give
 a noisy credit), and the two errors are independent (together they do better).
 """
 
@@ -59,8 +59,7 @@ class Assumptions:
         """The same truth, harder or easier to recover.
 
         Args:
-            difficulty: 1 is the default. 0 leaves faces that never lie for manners' sake and show
-                effects clearly, people of one base mood and ratings without noise; at 2 manners,
+            difficulty: 1 is the default. 0 leaves faces that never lie and show effects clearly, people of one base mood and ratings without noise; at 2 manners,
                 moods and noise are twice as strong and faces half as clear.
 
         Raises:
@@ -77,6 +76,7 @@ class Assumptions:
                 slope=faces.slope * 4 ** (1 - difficulty) if difficulty < 1
                 else faces.slope / difficulty,
                 polite=faces.polite * difficulty,
+                trouble=faces.trouble * difficulty,
             ),
             replace(
                 ratings,

@@ -1,11 +1,13 @@
 """The simulated listener's face: a noisy reading of what an utterance did.
 
     P(smile) = sigmoid(expressiveness · slope · effect/effect_sd + smiling
-                       + politeness · (praise or joke or greeting))
+                       + politeness · (praise or joke or greeting)
+                       - trouble · (bad news was just told))
 
-so a good utterance is often missed, a habitual smiler smiles at anything, and praise and jokes are
-smiled at whatever they do. The face is lost in runs: a Markov chain with `run` turns on average in
-which nothing is seen, and a share of calls without a camera.
+so a good utterance is often missed, a habitual smiler smiles at anything, praise and jokes are
+smiled at whatever they do, and who just told of trouble hardly smiles at the best of comfort. The
+face is lost in runs: a Markov chain with `run` turns on average in which nothing is seen, and a
+share of calls without a camera.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from learning.listener.reading import Reading
 class Faces:
     """Coefficients of the face."""
 
-    slope: float = 1.1
+    slope: float = 1.0
     """Logits for each standard deviation of effect, at expressiveness 1."""
     effect_sd: float = 5.0
     """Points of effect that count as one."""
     polite: float = 1.0
     """Factor on politeness; 0: nobody smiles at praise for manners' sake."""
+    trouble: float = 1.5
+    """Logits off a smile at the answer to bad news."""
     run: float = 3.0
     """Turns on average until a lost face is back."""
     without_camera: float = 0.1
@@ -64,4 +68,6 @@ def smile_probability(who: Persona, faces: Faces, reading: Reading, effect: floa
     logit = who.expressiveness * faces.slope * effect / faces.effect_sd + who.smiling
     if reading.praise or reading.joke or reading.greeting:
         logit += faces.polite * who.politeness
+    if reading.told < 0:
+        logit -= faces.trouble
     return 1 / (1 + math.exp(-logit))

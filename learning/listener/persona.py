@@ -14,7 +14,7 @@ class Ratings:
     """How a call's rating comes about: clip(base + mean of the truths + noise, 0, 100), rounded."""
 
     base_mean: float = 54.0
-    base_sd: float = 10.0
+    base_sd: float = 9.0
     """Between people: what they would rate a call that does nothing to them."""
     noise_sd: float = 4.0
     """Between two calls of one person that are alike."""

@@ -313,6 +313,13 @@ def test_faces_lie_for_manners_sake() -> None:
     assert smiles(joke, Faces(polite=0.0)) < smiles(joke) - 0.1
 
 
+def test_nobody_smiles_much_at_comfort() -> None:
+    joy, comfort = read(after(HAPPY), "That's wonderful!"), read(after(SAD), "That sounds hard.")
+    at_joy, at_comfort = (smile_probability(WHO, Faces(), r, 5.0) for r in (joy, comfort))
+    assert at_comfort < at_joy
+    assert smile_probability(WHO, Faces(trouble=0.0), comfort, 5.0) == at_joy
+
+
 def test_faces_get_lost_in_runs() -> None:
     who = next(p for p in map(persona, range(100)) if 0.7 < p.visibility < 0.8)
     face = Face(who, Faces(run=4.0, without_camera=0.0), random.Random(1))
