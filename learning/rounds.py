@@ -10,6 +10,7 @@ the round with the old policy in place; what was trained is kept in the registry
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from agent.errors import GeliError
 from learning.dialogue import Dataset, Dialogue
 from learning.errors import DataError, TrainingError
 from learning.gates import failed, policy_gates, reward_gates, win_rate
@@ -154,7 +156,14 @@ def run(
         RegistryError: the registry cannot be written.
     """
     config = _seeded(config, this.seed)
-    data = _snapshot(this, config)
+    try:
+        data = _snapshot(this, config)
+    except GeliError:
+        if this.digest is None:  # it never began: nothing to go on with
+            (this.folder / "round.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                this.folder.rmdir()
+        raise
     parts = split(data.dialogues, this.seed)
     registry = Registry.open()
     if this.reward is None:
