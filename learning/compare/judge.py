@@ -12,29 +12,24 @@ that a killed run goes on; the file holds no text of a conversation.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import random
-import re
 import string
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from learning.compare.agreement import cohen_kappa
+from learning.compare.judge_answers import Answer, Answers, parse
 from learning.compare.questions import METRICS, QUESTIONS, Question, transcript
 from learning.dialogue import Utterance
 from learning.errors import DataError
 
 Message = dict[str, str]
-Answer = dict[str, bool]
-"""Letter of a reply to yes or no."""
 Marks = dict[str, dict[str, list[float]]]
 """Metric, policy, [histories]: 0 to 1, more is better; NaN where there is no mark."""
 
@@ -132,9 +127,9 @@ def judge(
             "name more with --policies" if len(replies) < 2 else "name fewer with --policies",
         )
     tasks = _tasks(client.model, histories, replies, seed)
-    answers = _Answers(file)
-    waiting = {t.digest: t for t in tasks if t.digest not in answers.known}
-    done = sum(t.digest in answers.known for t in tasks)
+    answers = Answers(file)
+    waiting = {t.digest: t for t in tasks if not answers.has(t.digest, LETTERS[: len(t.order)])}
+    done = len({t.digest for t in tasks}) - len(waiting)
     on_progress(done)
     with answers.open(), ThreadPoolExecutor(concurrency) as pool:
         futures = [pool.submit(_ask, client, task, answers) for task in waiting.values()]
@@ -189,7 +184,7 @@ def prompt(
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 
-def _ask(client: Asks, task: _Task, answers: _Answers) -> None:
+def _ask(client: Asks, task: _Task, answers: Answers) -> None:
     letters = LETTERS[: len(task.order)]
     text = client.ask(task.messages)
     answer = parse(text, letters)
@@ -201,89 +196,6 @@ def _ask(client: Asks, task: _Task, answers: _Answers) -> None:
         ]
         answer = parse(client.ask(again), letters)
     answers.add(task.digest, answer)
-
-
-# --- reading answers ---------------------------------------------------------------------------
-
-_SAID = {"yes": True, "no": False, "true": True, "false": False}
-_LINE = re.compile(r"\W*([A-Z])\W+(yes|no)\W*", re.IGNORECASE)
-
-
-def parse(text: str, letters: str) -> Answer | None:
-    """Yes or no for every letter, or None.
-
-    Read is a JSON object with exactly these letters (in a code fence or not, after a thought that
-    ends in </think> or not), or one line `A: yes` a letter and nothing else.
-    """
-    text = text.rpartition("</think>")[2].strip()
-    if fenced := re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL):
-        text = fenced[1]
-    try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError):
-        lines = [_LINE.fullmatch(line) for line in text.splitlines() if line.strip()]
-        pairs = [(m[1], m[2]) for m in lines if m] if all(lines) else []
-    if not isinstance(pairs, list) or not all(isinstance(p, tuple) for p in pairs):
-        return None
-    found = {str(key).strip().upper(): _yes(value) for key, value in pairs}
-    if len(found) != len(pairs) or set(found) != set(letters) or None in found.values():
-        return None
-    return {letter: bool(found[letter]) for letter in letters}
-
-
-def _yes(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    return _SAID.get(value.strip(" .").lower()) if isinstance(value, str) else None
-
-
-# --- answers on disk ---------------------------------------------------------------------------
-
-
-class _Answers:
-    """Digest of what was asked to what was answered (None: unreadable), one JSON line each."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.known: dict[str, Answer | None] = {}
-        self._lock = threading.Lock()
-        self._handle: Any = None
-        try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}") from None
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut by a kill: asked again
-                row = json.loads(line)
-                answer = row["answer"]
-                if answer is None or all(isinstance(v, bool) for v in answer.values()):
-                    self.known[row["digest"]] = answer
-
-    @contextlib.contextmanager
-    def open(self) -> Any:
-        """Append to the file from here on."""
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a+b") as handle:
-                if handle.tell():
-                    handle.seek(-1, os.SEEK_END)
-                    if handle.read(1) != b"\n":
-                        handle.write(b"\n")
-                self._handle = handle
-                yield
-        except OSError as error:
-            raise DataError(f"{self.file} cannot be written: {error.strerror}") from None
-        finally:
-            self._handle = None
-
-    def add(self, digest: str, answer: Answer | None) -> None:
-        line = json.dumps({"digest": digest, "answer": answer}) + "\n"
-        with self._lock:
-            self.known[digest] = answer
-            self._handle.write(line.encode())
-            self._handle.flush()
 
 
 # --- the two orders together -------------------------------------------------------------------

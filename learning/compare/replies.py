@@ -1,0 +1,232 @@
+"""Which policies are compared, on which histories, and what they answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from learning.compare import probes
+from learning.compare.files import write_text
+from learning.compare.table import Answers
+from learning.dialogue import Dataset, Dialogue, Scorer, Utterance
+from learning.errors import DataError, RegistryError
+from learning.registry import ADAPTER, BASE, Registry
+from learning.splits import split
+
+if TYPE_CHECKING:
+    from agent.config import Config
+
+HUMAN = "human"
+"""The policy whose replies are what was really said next in the data (Table 2's first row)."""
+
+
+@dataclass(slots=True, frozen=True)
+class Policy:
+    """One row to be."""
+
+    name: str
+    """As tables show it; never shown to a judge or a rater."""
+    adapter: Path | None
+    """Folder of the adapter; None: the base, or a human."""
+    id: str
+    """What it was given as: an id of the registry, a folder, `base` or `human`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Sample:
+    """The histories that every policy answers."""
+
+    histories: tuple[tuple[Utterance, ...], ...]
+    groups: tuple[str, ...]
+    """The conversation of each, [histories]."""
+    spoken: tuple[str, ...]
+    """What was really said next, [histories]."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (16 hex digits) of who said what."""
+        said = [[(turn.speaker, turn.text) for turn in history] for history in self.histories]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+class Writes(probes.Writes, Protocol):
+    """What a policy does here: `learning.policy.writing.Writer`."""
+
+    def kl(self, histories: Sequence[Sequence[Utterance]], replies: Sequence[str]) -> list[float]:
+        """Nats to the base, one a reply."""
+        ...
+
+
+# --- which policies ----------------------------------------------------------------------------
+
+
+def parse(given: str, registry: Registry) -> list[Policy]:
+    """Policies by commas: `base`, `human`, an id of the registry or the start of one, the folder
+    of an adapter; `NAME=…` before any of them is what tables call it.
+
+    Raises:
+        DataError: nothing, the same name twice, a name with odd characters, or a folder without
+            an adapter.
+        RegistryError: no such policy, or a damaged one.
+    """
+    found: list[Policy] = []
+    for part in given.split(","):
+        name, equals, what = part.strip().partition("=")
+        policy = _policy(name if equals else "", (what if equals else name).strip(), registry)
+        if any(policy.name == other.name for other in found):
+            raise DataError(
+                f"--policies: {policy.name} is there twice", "name one of them: NAME=POLICY"
+            )
+        found.append(policy)
+    return found
+
+
+def _policy(name: str, what: str, registry: Registry) -> Policy:
+    if name and not re.fullmatch(r"\w[\w.+-]{0,40}", name):
+        raise DataError(
+            f"--policies: {name!r} is no name", "letters, digits and . + - _, 40 at most"
+        )
+    if not what:
+        raise DataError("--policies: a policy without a name", "for example base,geli=p-2026…")
+    if what in (BASE, HUMAN):
+        return Policy(name or what, None, what)
+    folder = Path(what).expanduser()
+    if "/" in what or folder.is_dir():
+        if missing := [file for file in ADAPTER if not (folder / file).is_file()]:
+            raise DataError(f"{folder}: no {missing[0]} in it", "name the folder of an adapter")
+        return Policy(name or folder.resolve().name, folder, str(folder))
+    manifest = registry.verify(what)
+    if manifest.kind != "policy":
+        raise RegistryError(f"{manifest.id} is a reward, which cannot speak", "name a policy (p-…)")
+    return Policy(name or manifest.id, registry.path(manifest.id), manifest.id)
+
+
+# --- which histories ---------------------------------------------------------------------------
+
+
+def held_out(data: Dataset, recorded: Path | None, seed: int) -> tuple[list[Dialogue], str]:
+    """Dialogues that the reward was not trained on, and in words how that is known.
+
+    Args:
+        data: where histories are drawn from.
+        recorded: `split.json` of the reward; its training and validation parts are left out.
+        seed: of the split where nothing is recorded about this data.
+
+    Raises:
+        DataError: a damaged record, or nothing is held out.
+    """
+    used: set[str] = set()
+    tested: set[str] = set()
+    if recorded is not None and recorded.is_file():
+        try:
+            parts = json.loads(recorded.read_text(encoding="utf-8"))
+            used = {i for part in ("train", "validation", "left_out") for i in parts[part]}
+            tested = set(parts["test"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{recorded} is damaged", "train the reward again") from None
+    if (used | tested) & {d.id for d in data.dialogues}:
+        held = [d for d in data.dialogues if d.id not in used]
+        how = "dialogues outside the reward's recorded training and validation parts"
+    else:
+        held = split(data.dialogues, seed).pick(data.dialogues, "test")
+        how = (
+            f"the test part of a split with seed {seed}; whether a policy was trained on it is "
+            "not recorded here"
+        )
+    if not held:
+        raise DataError(f"{data.source}: nothing is held out", "take another --data, or more of it")
+    return held, how
+
+
+def sample(dialogues: Sequence[Dialogue], seed: int, limit: int) -> Sample:
+    """The histories that `learning.policy.prompts.histories` draws, with where they come from.
+
+    Args:
+        dialogues: held-out ones.
+        seed: of the order.
+        limit: at most this many.
+
+    Raises:
+        DataError: there is nothing to answer.
+    """
+    from learning.policy.prompts import answered
+
+    found = [
+        (tuple(history), dialogue.id.partition("#")[0], reply)
+        for dialogue in dialogues
+        for history, reply in answered([dialogue])
+    ]
+    if not found:
+        raise DataError("the held-out dialogues have nothing to answer", "take another --data")
+    random.Random(seed).shuffle(found)
+    histories, groups, spoken = zip(*found[:limit], strict=True)
+    return Sample(histories, groups, spoken)
+
+
+# --- what they answer --------------------------------------------------------------------------
+
+
+def answer(
+    policy: Policy,
+    asked: Sample,
+    scorer: Scorer,
+    config: Config,
+    folder: Path,
+    seed: int,
+    open_writer: Callable[[], Writes],
+) -> Answers:
+    """A policy's replies, their reward and their distance; written once and kept in `folder`.
+
+    Args:
+        policy: who answers.
+        asked: what.
+        scorer: the reward.
+        config: what shapes the replies: `[policy]` and `[responder]`.
+        folder: of `replies-NAME.json`; a file of the same run is read, not written again.
+        seed: of the writing.
+        open_writer: makes the policy's writer; not called for kept replies or for `human`.
+    """
+    if policy.id == HUMAN:
+        replies = list(asked.spoken)
+        return Answers(policy.name, replies, scorer.score(asked.histories, replies))
+    file = folder / f"replies-{policy.name}.json"
+    key = _key(policy, asked, config, seed)
+    kept = _kept(file, key)
+    if kept is None:
+        writer = open_writer()
+        replies = writer.write(asked.histories, seed)
+        kept = {
+            "key": key,
+            "replies": replies,
+            "kl": writer.kl(asked.histories, replies),
+            "safety": probes.safety(writer, seed),
+        }
+        write_text(file, json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
+    scores = scorer.score(asked.histories, kept["replies"])
+    return Answers(policy.name, kept["replies"], scores, kept["kl"], kept["safety"])
+
+
+def _key(policy: Policy, asked: Sample, config: Config, seed: int) -> str:
+    """Digest of all that the replies depend on."""
+    sha = hashlib.sha256()
+    settings = [section.model_dump(mode="json") for section in (config.policy, config.responder)]
+    prompts = [prompt.text for prompt in probes.PROMPTS]
+    sha.update(json.dumps([asked.digest, seed, settings, prompts]).encode())
+    for name in ADAPTER if policy.adapter else ():
+        assert policy.adapter is not None
+        sha.update(hashlib.sha256((policy.adapter / name).read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def _kept(file: Path, key: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("key") == key else None
