@@ -11,9 +11,10 @@ import numpy as np
 from agent.records import Session
 from learning.dialogue import Utterance
 from learning.errors import DataError
+from learning.intervals import Bootstrap
 from learning.listener import Assumptions, Persona, persona, read, truth
 
-DRAWS = 2000
+SHARES = frozenset({"flattery", "questions", "follow_ups", "robot", "positive_face"})
 _COMMENT = re.compile(r"simulated persona (\d+)")
 
 
@@ -77,12 +78,12 @@ def audit(
         seed: of the bootstrap.
 
     Returns:
-        `sessions` and `replies` (counts), and by name `{value, low, high}` with a 95 % bootstrap
-        interval over calls: `rating` (points), `true_effect` (points of the rating a reply),
-        `words` (a reply), `distinct_2` (distinct pairs of words over all pairs of a call),
-        `repetition` (mean share of a reply's 3-grams that were there before), and shares of
-        replies: `flattery`, `questions`, `follow_ups`, `robot`, and `positive_face` (of the
-        replies with a label).
+        `sessions` and `replies` (counts), and by name `{value, low, high, n}` with a 95 % interval
+        over calls (`learning.intervals`; null where there was nothing to measure): `rating`
+        (points), `true_effect` (points of the rating a reply), `words` (a reply), `distinct_2`
+        (distinct pairs of words over all pairs of a call), `repetition` (mean share of a reply's
+        3-grams that were there before), and shares of replies: `flattery`, `questions`,
+        `follow_ups`, `robot`, and `positive_face` (of the replies with a label).
 
     Raises:
         DataError: no session, or one without a reply or of somebody real.
@@ -97,10 +98,11 @@ def audit(
         "sessions": len(sessions),
         "replies": int(sum(row["replies"] for row in rows)),
     }
-    draws = np.random.default_rng(seed).integers(0, len(rows), (DRAWS, len(rows)))
+    over_calls = Bootstrap([session.id for session in sessions], seed)
     for name in rows[0]:
         if name != "replies":
-            out[name] = _interval(np.array([row[name] for row in rows]), draws)
+            bounds = (0.0, 1.0) if name in SHARES else None
+            out[name] = over_calls.mean([row[name] for row in rows], bounds).as_json()
     return out
 
 
@@ -127,17 +129,6 @@ def _measures(session: Session, truths: Sequence[float]) -> dict[str, float]:
         "robot": float(np.mean([r.robot for r in readings])),
         "positive_face": float(np.mean(faces)) if faces else float("nan"),
     }
-
-
-def _interval(values: np.ndarray[Any, Any], draws: np.ndarray[Any, Any]) -> dict[str, float | None]:
-    """Mean over calls and its interval; calls in which it could not be measured (NaN) are out."""
-    known = ~np.isnan(values)
-    if not known.any():
-        return {"value": None, "low": None, "high": None}
-    weights = known[draws].sum(1)
-    means = np.where(known, values, 0.0)[draws].sum(1)[weights > 0] / weights[weights > 0]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"value": float(values[known].mean()), "low": float(low), "high": float(high)}
 
 
 def _history(session: Session) -> list[Utterance]:

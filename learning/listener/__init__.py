@@ -11,10 +11,10 @@ times the person's sensitivity, so it is known for anything a real policy writes
 (`face`), people differ (`persona`), ratings are noisy. None of it was measured on people: it is
 there to check credit assignment against a truth that no corpus has, not to predict anybody.
 
-How hard recovery is follows from three things, all in `Assumptions`: faces lie about praise,
-jokes and comfort and depend on the person (labels alone rank turns only moderately and know nothing
-of the rating's scale), a rating mixes all turns of a call with the person's base mood (ratings alone give
-a noisy credit), and the two errors are independent (together they do better).
+How hard recovery is follows from three things, all in `Assumptions`: faces lie about praise, jokes
+and comfort and depend on the person (labels alone rank turns only moderately and know nothing of
+the rating's scale), a rating mixes all turns of a call with the person's base mood (ratings alone
+give a noisy credit), and the two errors are independent (together they do better).
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Assumptions:
         """The same truth, harder or easier to recover.
 
         Args:
-            difficulty: 1 is the default. 0 leaves faces that never lie and show effects clearly, people of one base mood and ratings without noise; at 2 manners,
-                moods and noise are twice as strong and faces half as clear.
+            difficulty: 1 is the default. 0 leaves faces that never lie and show effects clearly,
+                people of one base mood and ratings without noise; at 2 manners, moods and noise
+                are twice as strong and faces half as clear.
 
         Raises:
             ValueError: a negative difficulty.
