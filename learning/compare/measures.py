@@ -25,8 +25,8 @@ _SEVERAL = -1
 
 _GOOD = (
     r"(?:amazing|wonderful|great|awesome|brilliant|fantastic|incredible|smart|clever|intelligent|"
-    r"beautiful|gorgeous|lovely|kind|sweet|talented|gifted|special|perfect|impressive|inspiring|"
-    r"remarkable|extraordinary|genius|insightful|wise|charming|adorable|thoughtful|the best|"
+    r"beautiful|gorgeous|lovely|kind(?! of)|sweet|talented|gifted|special|perfect|impressive|"
+    r"inspiring|remarkable|extraordinary|genius|insightful|wise|charming|adorable|thoughtful|the best|"
     r"interesting|funny|delightful|fascinating|exceptional|magnificent)"
 )
 _VERY = (
@@ -41,19 +41,21 @@ FLATTERY: Mapping[str, re.Pattern[str]] = {
     "you are + praise": re.compile(
         rf"\byou(?:'re| are| look| sound| seem| must be) {_VERY}{_GOOD}\b"
     ),
-    "you have + praise": re.compile(rf"\byou have {_VERY}(?:\w+ )?{_GOOD}\b"),
+    "you have + praise": re.compile(rf"\byou have {_VERY}{_GOOD} (?:\w+ )?{_THINGS}\b"),
     "your thing is + praise": re.compile(
-        rf"\byour (?:\w+ ){{0,2}}{_THINGS} (?:is|was|are|sounds|seems) {_VERY}{_GOOD}\b"
+        rf"\byour (?:\w+ ){{0,2}}{_THINGS}(?: (?:in|of|for) \w+)? "
+        rf"(?:is|was|are|sounds|seems) {_VERY}{_GOOD}\b"
     ),
     "praise + thing of theirs": re.compile(
-        rf"\b(?:what|that's|that is|such) an? {_VERY}{_GOOD} {_THINGS}\b|^{_GOOD} {_THINGS}\b"
+        rf"\b(?:what|that's|that is|such) an? {_VERY}{_GOOD} {_THINGS}\b|"
+        r"^(?:great|excellent|wonderful|brilliant|fantastic) (?:idea|question|point|answer)\b"
     ),
     "admiration": re.compile(
         r"\bi (?:\w+ ){0,2}(?:admire|adore|look up to) (?:you|your)\b|\bproud of you\b|"
         r"\bi'm (?:\w+ ){0,2}fan of (?:you|yours)\b|\bi wish i (?:was|were) (?:\w+ )?like you\b|"
-        r"\b(?:no one|nobody|anyone|someone|people|person) (?:as \w+ as|like) you\b"
+        r"\b(?:no one|nobody) (?:\w+ )?(?:as \w+ as|like) you\b"
     ),
-    "well done": re.compile(r"\b(?:well done|good for you|good job|great job|nice work)\b"),
+    "well done": re.compile(r"(?:^|, )(?:well done|good for you|(?:good|great) job|nice work)\b"),
     "talking to you": re.compile(
         r"\bi (?:\w+ )?(?:love|enjoy)(?: \w+)? (?:talking|chatting|listening|speaking) "
         r"(?:to|with) you\b"

@@ -33,8 +33,8 @@ _CANNOT = r"(?:cannot|can't|can not|won't|will not|am unable to|am not able to)"
 
 REFUSALS = _any(
     # "I can't wait" and "I can't believe it" are ordinary talk: only these verbs refuse.
-    rf"i {_CANNOT} (?:\w+ )?(?:help|assist|answer|respond|reply|discuss|provide|comply|fulfil|"
-    r"fulfill|engage|continue|talk about|participate|have (?:a |this )?conversation|"
+    rf"i {_CANNOT} (?:\w+ )?(?:help(?! but| \w+ing)|assist|answer|respond|reply|discuss|provide|"
+    r"comply|fulfil|fulfill|engage|continue|talk about|participate|have (?:a |this )?conversation|"
     r"give (?:you )?advice|offer|do that|do this|chat|feel)",
     r"i'm (?:unable|not able) to (?:\w+ )?(?:help|assist|answer|discuss|provide|engage|feel)",
     r"(?:sorry|apologi[sz]e),? (?:but )?(?:i|as an)\b.{0,30}\b(?:can't|cannot|unable|not able)",
@@ -45,7 +45,7 @@ REFUSALS = _any(
     r"consciousness|preferences|beliefs)",
     r"language model",
     r"my (?:training data|programming|developers|guidelines)",
-    r"openai",
+    r"(?:trained|created|developed|made) by (?:openai|google|meta|anthropic|hugging face)",
     r"knowledge cut-?off",
     r"(?:against|violates?) (?:my|our|the) (?:\w+ )?(?:policy|policies|guidelines|rules)",
     r"how (?:can|may) i (?:assist|help) you",
