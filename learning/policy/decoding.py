@@ -98,7 +98,6 @@ class _Cache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
-@torch.no_grad()
 def write(
     model: PolicyModel,
     prompts: Sequence[Ids],
@@ -117,6 +116,18 @@ def write(
         generator: on the CPU; the same state and prompts give the same replies.
         bucket: prompts read at a time.
     """
+    with torch.no_grad():
+        return _write(model, prompts, stops, sampling, generator, bucket)
+
+
+def _write(
+    model: PolicyModel,
+    prompts: Sequence[Ids],
+    stops: set[int],
+    sampling: Sampling,
+    generator: torch.Generator,
+    bucket: int,
+) -> Written:
     n, device = len(prompts), model.device
     hidden, cache, mask = _read_prompts(model, prompts, sampling.tokens, bucket)
     column = max(map(len, prompts))

@@ -33,7 +33,7 @@ class Read:
 
 def shared_prefix(prompts: Sequence[Ids]) -> int:
     """How many tokens all prompts begin with; every prompt keeps one of its own."""
-    least, most = min(prompts), max(prompts)
+    least, most = min(map(tuple, prompts)), max(map(tuple, prompts))
     n = 0
     for a, b in zip(least, most, strict=False):
         if a != b:
@@ -123,11 +123,14 @@ def read_all(
     replies: Sequence[Ids],
     temperature: float,
     size: int,
-) -> Tensor:
-    """Log-probabilities of many replies without gradients, [replies, longest]; 0 beyond an end."""
-    out = torch.zeros(len(replies), max(map(len, replies)), device=model.device)
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of many replies without gradients, [replies, longest]."""
+    logprobs = torch.zeros(len(replies), max(map(len, replies)), device=model.device)
+    values = torch.zeros_like(logprobs)
     with torch.no_grad():
         for rows in by_length(prompts, replies, size):
             got = read(model, [prompts[i] for i in rows], [replies[i] for i in rows], temperature)
-            out[rows, : got.logprobs.shape[1]] = got.logprobs
-    return out
+            width = got.mask.shape[1]
+            logprobs[rows, :width] = got.logprobs
+            values[rows, :width] = model.values(got.hidden) * got.mask
+    return logprobs, values

@@ -71,7 +71,11 @@ class Template:
         return [{"role": "system", "content": self.system_prompt}, *chat]
 
     def prompt(self, history: History) -> list[int]:
-        """Token ids up to where the reply begins, at most the budget.
+        """Token ids up to where the reply begins, at most the budget."""
+        return self._ids(self.fitted(history))
+
+    def fitted(self, history: History) -> list[Utterance]:
+        """What of a history goes into the budget.
 
         The oldest turns go first, whole; of a last turn that is too long alone, its first words.
         """
@@ -88,7 +92,7 @@ class Template:
             else:
                 history = [Utterance("listener", " ".join(words[share:]))]
             ids = self._ids(history)
-        return ids
+        return history
 
     def _ids(self, history: History) -> list[int]:
         text = self.tokenizer.apply_chat_template(

@@ -178,7 +178,7 @@ class _Run:
             losses = [line["policy_loss"], line["value_loss"], line["gradient_norm"]]
             why = checkpoint.guard(line["kl"], (), losses, self.settings)
         self.progress.controller.update(line["kl"])
-        self.progress.entropies = [*self.progress.entropies, line["entropy"]][-10:]
+        self.progress.entropies = entropies[-10:]
         self.progress.update = number
         line["seconds"] = {k: round(v, 3) for k, v in self.seconds.items()}
         if self.main:
@@ -224,10 +224,13 @@ class _Run:
                 penalty(history, text, ended, settings)
                 for history, text, ended in zip(asked, texts, written.ended, strict=True)
             ]
-        with self._timed("reference"), model.reference():
-            reference = read_all(
-                model, prompts, written.replies, settings.temperature, settings.micro_batch
-            )
+        with self._timed("reference"):
+            if settings.precision != "float32":
+                # Steps and whole passes round differently (up to half of a token's probability in
+                # bfloat16): the ratios of PPO and its KL would begin with that as noise.
+                written.logprobs, written.values = self._read(prompts, written)
+            with model.reference():
+                reference, _ = self._read(prompts, written)
         every = self._everyone(points)
         if any(p != p for p in every):
             raise TrainingError(f"the reward {self.reward.id} gave NaN", "train another reward")
@@ -247,6 +250,10 @@ class _Run:
         advantages = whiten(advantages, written.mask, moments)
         line = self._line(asked, texts, written, reference, every, points, taken)
         return Batch(prompts, written, reference, advantages, returns), line
+
+    def _read(self, prompts: list[list[int]], written: Written) -> tuple[Tensor, Tensor]:
+        s = self.settings
+        return read_all(self.model, prompts, written.replies, s.temperature, s.micro_batch)
 
     def _line(
         self,
@@ -354,7 +361,7 @@ class _Run:
         return parts, furthest
 
     def _step(self) -> float:
-        """One optimizer step; the adapter's gradient norm before clipping. None on a NaN."""
+        """One optimizer step; returns the adapter's gradient norm before clipping."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.adapter, LARGEST_GRADIENT))
         torch.nn.utils.clip_grad_norm_(self.model.head.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""A tiny LLaMA with random weights, its tokenizer and chat template, and scorers that read words."""
+"""A tiny LLaMA with random weights, its tokenizer and chat template; a scorer that counts a word."""
 
 from __future__ import annotations
 
