@@ -231,14 +231,20 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]
     for name, cell in before.items():
         if isinstance(cell, dict):
-            row = "".join(
-                f"{c['value']:10.3f} [{c['low']:6.3f}, {c['high']:6.3f}]"
-                for c in (cell, after[name])
-            )
-            out.append(f"{name.replace('_', ' '):16}{row}")
+            out.append(f"{name.replace('_', ' '):16}{_cell(cell)}{_cell(after[name])}")
     for n, done in enumerate(result["rounds"]):
         out.append(f"round {n + 1}: {done['ended']}")
     return out
+
+
+def _cell(measured: dict[str, float | None]) -> str:
+    """A value and its interval; a dash where nothing could be measured."""
+    value, low, high = (measured[k] for k in ("value", "low", "high"))
+    if value is None:
+        return f"{'–':>26}"
+    if low is None or high is None:
+        return f"{value:26.3f}"
+    return f"{value:10.3f} [{low:6.3f}, {high:6.3f}]"
 
 
 def _write(file: Path, content: object) -> None:
