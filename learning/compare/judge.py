@@ -17,6 +17,7 @@ import json
 import math
 import random
 import string
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -131,16 +132,16 @@ def judge(
     waiting = {t.digest: t for t in tasks if not answers.has(t.digest, LETTERS[: len(t.order)])}
     done = len({t.digest for t in tasks}) - len(waiting)
     on_progress(done)
+    stop = threading.Event()
     with answers.open(), ThreadPoolExecutor(concurrency) as pool:
-        futures = [pool.submit(_ask, client, task, answers) for task in waiting.values()]
+        futures = [pool.submit(_ask, client, task, answers, stop) for task in waiting.values()]
         try:
             for future in as_completed(futures):
                 future.result()
                 done += 1
                 on_progress(done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        finally:
+            stop.set()
     return _collect(client.model, tasks, answers.known, list(replies), len(histories))
 
 
@@ -184,7 +185,18 @@ def prompt(
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 
-def _ask(client: Asks, task: _Task, answers: Answers) -> None:
+def _ask(client: Asks, task: _Task, answers: Answers, stop: threading.Event) -> None:
+    """Ask, and keep what was answered; the first failure stops what has not begun."""
+    if stop.is_set():
+        return
+    try:
+        answers.add(task.digest, _answer(client, task))
+    except BaseException:
+        stop.set()
+        raise
+
+
+def _answer(client: Asks, task: _Task) -> Answer | None:
     letters = LETTERS[: len(task.order)]
     text = client.ask(task.messages)
     answer = parse(text, letters)
@@ -195,7 +207,7 @@ def _ask(client: Asks, task: _Task, answers: Answers) -> None:
             {"role": "user", "content": REMINDER.format(letters=", ".join(letters))},
         ]
         answer = parse(client.ask(again), letters)
-    answers.add(task.digest, answer)
+    return answer
 
 
 # --- the two orders together -------------------------------------------------------------------

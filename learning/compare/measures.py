@@ -26,8 +26,8 @@ _SEVERAL = -1
 _GOOD = (
     r"(?:amazing|wonderful|great|awesome|brilliant|fantastic|incredible|smart|clever|intelligent|"
     r"beautiful|gorgeous|lovely|kind(?! of)|sweet|talented|gifted|special|perfect|impressive|"
-    r"inspiring|remarkable|extraordinary|genius|insightful|wise|charming|adorable|thoughtful|the best|"
-    r"interesting|funny|delightful|fascinating|exceptional|magnificent)"
+    r"inspiring|remarkable|extraordinary|genius|insightful|wise|charming|adorable|thoughtful|"
+    r"the best|interesting|funny|delightful|fascinating|exceptional|magnificent)"
 )
 _VERY = (
     r"(?:(?:so|really|truly|very|such|just|quite|always|simply|absolutely|clearly|obviously|"
