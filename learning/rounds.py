@@ -23,7 +23,7 @@ from agent.errors import GeliError
 from learning.dialogue import Dataset, Dialogue
 from learning.errors import DataError, TrainingError
 from learning.gates import failed, policy_gates, reward_gates, win_rate
-from learning.registry import BASE, GateResult, Registry
+from learning.registry import ADAPTER, BASE, GateResult, Registry
 from learning.splits import Split, split
 
 if TYPE_CHECKING:
@@ -282,11 +282,21 @@ def _keep(
     metrics: dict[str, float],
     results: list[GateResult],
 ) -> str:
+    import shutil
+
     from learning.rewarding import versions
 
+    entry = this.folder / "entry"
+    shutil.rmtree(entry, ignore_errors=True)  # of a round that was killed here
+    entry.mkdir()
+    for name in ADAPTER:
+        shutil.copy(outcome.adapter / name, entry / name)
+    for name in ("curves.jsonl", "curves.png"):
+        if (this.folder / "policy" / name).is_file():
+            shutil.copy(this.folder / "policy" / name, entry / name)
     return registry.add(
         "policy",
-        outcome.adapter,
+        entry,
         base=config.policy.base or config.responder.model,
         reward=this.reward,
         seed=this.seed,
