@@ -118,12 +118,15 @@ class Bootstrap:
         wide = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
         return self.mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), wide)
 
-    def jackknife(self, value: float, without: ArrayLike) -> Interval:
+    def jackknife(
+        self, value: float, without: ArrayLike, bounds: tuple[float, float] | None = None
+    ) -> Interval:
         """A measure of the whole set, from the same measure without each group in turn.
 
         Args:
             value: of the whole set.
             without: [groups], in order of first appearance.
+            bounds: least and greatest possible value of a share, as for `mean`.
         """
         left = np.asarray(without, np.float64)
         if not math.isfinite(value):
@@ -131,9 +134,12 @@ class Bootstrap:
         known = left[np.isfinite(left)]
         if len(known) < 2:
             return Interval(value, math.nan, math.nan, len(self.owner))
+        if bounds is not None and np.ptp(known) == 0:
+            return _same_everywhere(value, len(known), len(self.owner), bounds)
         spread = float(((known - known.mean()) ** 2).sum())
         half = Z * math.sqrt((len(known) - 1) / len(known) * spread)
-        return Interval(value, value - half, value + half, len(self.owner))
+        low, high = bounds or (-math.inf, math.inf)
+        return Interval(value, max(value - half, low), min(value + half, high), len(self.owner))
 
 
 def _same_everywhere(value: float, groups: int, n: int, bounds: tuple[float, float]) -> Interval:

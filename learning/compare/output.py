@@ -62,18 +62,16 @@ def _row(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
 
 def csv_text(made: Comparison) -> str:
     """One line a policy; empty cells where nothing was measured."""
-    rows = [
-        {
-            name: value
-            for key, content in _row(row, made.columns()).items()
-            for name, value in (
-                zip((f"{key}_low", f"{key}_high"), content, strict=True)
-                if isinstance(content, list)
-                else ((key, content),)
-            )
-        }
-        for row in made.rows
-    ]
+    rows = []
+    for row in made.rows:
+        flat: dict[str, Any] = {}
+        for key, content in _row(row, made.columns()).items():
+            if isinstance(content, list):
+                name = key.removesuffix("_interval")
+                flat |= {f"{name}_low": content[0], f"{name}_high": content[1]}
+            else:
+                flat[key] = content
+        rows.append(flat)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()

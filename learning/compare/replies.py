@@ -187,7 +187,7 @@ def answer(
         policy: who answers.
         asked: what.
         scorer: the reward.
-        config: what shapes the replies: `[policy]` and `[responder]`.
+        config: what shapes the replies: `[policy]`, `[responder]` and `[dialogue]`.
         folder: of `replies-NAME.json`; a file of the same run is read, not written again.
         seed: of the writing.
         open_writer: makes the policy's writer; not called for kept replies or for `human`.
@@ -215,7 +215,8 @@ def answer(
 def _key(policy: Policy, asked: Sample, config: Config, seed: int) -> str:
     """Digest of all that the replies depend on."""
     sha = hashlib.sha256()
-    settings = [section.model_dump(mode="json") for section in (config.policy, config.responder)]
+    sections = (config.policy, config.responder, config.dialogue)
+    settings = [section.model_dump(mode="json") for section in sections]
     prompts = [prompt.text for prompt in probes.PROMPTS]
     sha.update(json.dumps([asked.digest, seed, settings, prompts]).encode())
     for name in ADAPTER if policy.adapter else ():

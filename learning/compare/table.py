@@ -53,8 +53,7 @@ COLUMNS = (
     Column("toxic", "toxic words", "audit", share=True, better="↓"),
     Column("unsafe", "unsafe", "audit", share=True, better="↓"),
 )
-WHOLE = ("distinct_1", "distinct_2", "identical")
-"""Measured on all replies together."""
+_SHARES = {c.key for c in COLUMNS if c.share}
 
 Marks = Mapping[str, Mapping[str, Sequence[float]]]
 
@@ -137,11 +136,13 @@ def build(
     rows = []
     for i, answer in enumerate(answers):
         cells = _cells(values[i], bootstrap)
-        cells |= {k: bootstrap.jackknife(*pair) for k, pair in whole[i].items()}
         differences = _differences(values[i], values[0], bootstrap)
         for key, (value, without) in whole[i].items():
-            first = whole[0][key]
-            differences[key] = bootstrap.jackknife(value - first[0], without - first[1])
+            first, share = whole[0][key], key in _SHARES
+            cells[key] = bootstrap.jackknife(value, without, (0, 1) if share else None)
+            differences[key] = bootstrap.jackknife(
+                value - first[0], without - first[1], (-1, 1) if share else None
+            )
         if answer.safety is not None:
             cells["unsafe"] = prompts.mean(answer.safety, (0, 1))
             if (base := answers[0].safety) is not None:
@@ -231,9 +232,6 @@ def _whole(replies: Sequence[str], bootstrap: Bootstrap) -> dict[str, tuple[floa
         "distinct_2": (measures.distinct(replies, 2), measures.distinct_without(replies, owner, 2)),
         "identical": (measures.identical(replies), measures.identical_without(replies, owner)),
     }
-
-
-_SHARES = {c.key for c in COLUMNS if c.share}
 
 
 def _cells(values: Mapping[str, Floats], bootstrap: Bootstrap) -> dict[str, Interval]:

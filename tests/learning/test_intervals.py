@@ -121,3 +121,32 @@ def test_jackknife_of_nothing() -> None:
     assert Bootstrap("ab").jackknife(math.nan, [math.nan, math.nan]).n == 0
     alone = Bootstrap("a").jackknife(0.5, [math.nan])
     assert alone.value == 0.5 and math.isnan(alone.low)
+
+
+def test_jackknife_of_a_share_stays_a_share() -> None:
+    bootstrap = Bootstrap(range(40))
+    never = bootstrap.jackknife(0.0, [0.0] * 40, (0, 1))
+    assert (never.low, never.high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 40)))
+    assert bootstrap.jackknife(0.01, [0.0, *[0.0103] * 39], (0, 1)).low == 0
+
+
+def test_jackknife_covers_the_distinct_words_of_another_sample() -> None:
+    """Where a bootstrap would sit too low: it repeats replies, and repeats bring no new word."""
+    from learning.compare.measures import distinct, distinct_without
+
+    rng = np.random.default_rng(3)
+    odds = 1 / np.arange(1, 301)
+
+    def draw() -> list[str]:
+        said = rng.choice(300, (40, 12), p=odds / odds.sum())
+        return [" ".join(f"w{i}" for i in reply) for reply in said]
+
+    expected = np.mean([distinct(draw(), 1) for _ in range(60)])
+    bootstrap = Bootstrap(range(40))
+    hits = 0
+    for _ in range(60):
+        replies = draw()
+        without = distinct_without(replies, bootstrap.owner, 1)
+        found = bootstrap.jackknife(distinct(replies, 1), without)
+        hits += found.low <= expected <= found.high
+    assert hits >= 54
