@@ -242,6 +242,8 @@ def _in_worker(base: Reward, methods: tuple[str, ...], job: Job) -> Saved:
 
 def one_seed(turns: Turns, base: Reward, methods: Sequence[str], job: Job) -> Saved:
     """Every method on one split: predicted ratings [dialogues] and shown rewards [turns]."""
+    import torch
+
     train_ids, validation_ids, test_ids, seed, folder = job
     out: Saved = {}
     for method in methods:
@@ -254,6 +256,7 @@ def one_seed(turns: Turns, base: Reward, methods: Sequence[str], job: Job) -> Sa
         return out
     train, validation, test = (turns.pick(i) for i in (train_ids, validation_ids, test_ids))
     kept = _OneSplit(train, validation, test, base, seed)
+    torch.set_num_threads(1)  # small matrices: a second thread only waits
     for method in missing:
         out[method] = kept.row(method)
         beside = folder / f".{method}.{os.getpid()}.npz"

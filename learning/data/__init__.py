@@ -31,7 +31,7 @@ def load(spec: str, config: Config) -> Dataset:
     if not data.dialogues:
         reasons = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
         raise DataError(f"{spec}: no dialogues to learn from{f' ({reasons})' if reasons else ''}")
-    return replace(data, dialogues=tuple(with_sentiment(data.dialogues)))
+    return replace(data, source=spec, dialogues=tuple(with_sentiment(data.dialogues)))
 
 
 def _load(name: str, rest: str, spec: str, config: Config) -> Dataset:
