@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ def _reward(
     )
     results = reward_gates(made.metrics, config.reward.shaping, config.gates)
     manifest = rewarding.keep(made, config, folder, tuple(results))
-    this.reward_gates = [r.model_dump() for r in results]
+    this.reward_gates = told(results)
     this.metrics |= {f"reward_{k}": v for k, v in made.metrics.items()}
     if bad := failed(results):
         this.ended = f"reward gate failed: {'; '.join(map(str, bad))}"
@@ -262,7 +263,7 @@ def _policy(
     if outcome.stopped:
         metrics["stopped"] = 1.0
     this.policy = _keep(this, data, config, registry, outcome, metrics, results)
-    this.policy_gates = [r.model_dump() for r in results]
+    this.policy_gates = told(results)
     this.metrics |= {f"policy_{k}": v for k, v in metrics.items()}
     if bad := failed(results):
         this.ended = f"policy gate failed: {'; '.join(map(str, bad))}"
@@ -309,6 +310,13 @@ def _keep(
         settings=config.policy.model_dump(mode="json"),
         notes=f"stopped: {outcome.stopped}" if outcome.stopped else "",
     ).id
+
+
+def told(results: list[GateResult]) -> list[dict[str, Any]]:
+    """Gates as JSON: what could not be measured is null."""
+    return [
+        r.model_dump() | {"value": r.value if math.isfinite(r.value) else None} for r in results
+    ]
 
 
 def _current(registry: Registry) -> Path | None:

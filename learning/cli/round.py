@@ -115,8 +115,9 @@ def _lines(this: Round, promoted: bool) -> list[str]:
         lines.append(f"{what:10} {found}")
         for gate in getattr(this, f"{what}_gates"):
             sign = "passed" if gate["passed"] else "FAILED"
+            value = "unknown" if gate["value"] is None else f"{gate['value']:.4g}"
             lines.append(
-                f"  {sign}   {gate['name']:18} {gate['value']:.4g} "
+                f"  {sign}   {gate['name']:18} {value} "
                 f"(wanted {gate['comparison']} {gate['threshold']:.4g})"
             )
     if this.ended == "candidate":
