@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -139,7 +139,8 @@ def build(
         differences = _differences(values[i], values[0], bootstrap)
         for key, (value, without) in whole[i].items():
             first, share = whole[0][key], key in _SHARES
-            cells[key] = bootstrap.jackknife(value, without, (0, 1) if share else None)
+            found = bootstrap.jackknife(value, without, (0, 1) if share else None)
+            cells[key] = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
             differences[key] = bootstrap.jackknife(
                 value - first[0], without - first[1], (-1, 1) if share else None
             )
