@@ -163,6 +163,8 @@ def train(
     asked = histories(dialogues, settings.seed, settings.updates * settings.batch)
     if not asked:
         raise DataError("no turn of the agent follows one of the listener: nothing to answer")
+    # Fewer than a batch, and TRL's loader, which drops short batches, would wait for ever.
+    asked = [asked[i % len(asked)] for i in range(settings.updates * settings.batch)]
     base = settings.base or config.responder.model
     place = weights.ensure(base, config.models)
     template = Template(tokenizer_of(place), config.dialogue.system_prompt, settings.history_tokens)
