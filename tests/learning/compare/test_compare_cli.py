@@ -98,7 +98,7 @@ def test_a_table_of_three_policies(tmp_path: Path) -> None:
     base, geli, human = found["rows"]
     assert [row["policy"] for row in found["rows"]] == ["base", "geli", "human"]
     assert found["histories"] == 12 and found["reward"] == "r-letters"
-    assert found["source"] == "simulated:1" and len(found["digest"]) == 16
+    assert found["source"].startswith("simulated:1") and len(found["digest"]) == 16
     assert (base["kl"], geli["kl"], human["kl"]) == (0, 1.5, None)
     assert geli["score_difference_interval"][0] > 0 and geli["win_rate"] == 1
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
@@ -175,7 +175,7 @@ def test_people_fill_a_sheet_and_get_the_table(tmp_path: Path) -> None:
     base, geli, human = found["rows"]
     for metric in METRICS:
         assert (base[metric], geli[metric], human[metric]) == (0, 1, 0)
-    assert found["source"] == "simulated:1" and geli["score_difference"] > 0
+    assert found["source"].startswith("simulated:1") and geli["score_difference"] > 0
     assert "Preference by 2 raters" in (tmp_path / "people" / "compare.md").read_text()
 
 
