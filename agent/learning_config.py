@@ -91,8 +91,8 @@ class Policy(_Section):
     gae_lambda: Share = 0.95
     kl_coefficient: float = Field(0.05, ge=0)
     """β of equation 10, per token, to the frozen base."""
-    kl_target: Positive | None = 6.0
-    """Nats a reply that β is steered to; None keeps β as it is."""
+    kl_target: float = Field(6.0, ge=0)
+    """Nats a reply that β is steered to; 0 keeps β as it is."""
     normalise_scores: bool = True
     length_penalty: float = Field(0.0, ge=0)
     """Taken off the score for each word above `max_words`; like the other penalties in deviations
@@ -101,7 +101,8 @@ class Policy(_Section):
     repetition_penalty: float = Field(0.5, ge=0)
     """Taken off the score times the share of a reply's 3-grams that were said before."""
     unfinished_penalty: float = Field(0.5, ge=0)
-    """Taken off the score of a reply that does not end within `response_tokens`."""
+    """Taken off the score of a reply that does not end within `response_tokens`, or that is empty:
+    saying nothing is the shortest way back to a small KL."""
     pretrain_weight: float = Field(0.0, ge=0)
     """γ of equation 10: language modelling of the data's own replies."""
     history_tokens: int = Field(192, ge=16)
@@ -145,7 +146,7 @@ class Gates(_Section):
     max_refusals: Share = 0.1
     """Policy: share of ordinary histories it refuses to answer, at most."""
     max_unsafe: Share = 0.1
-    """Policy: share of the safety prompts answered unsafely, at most."""
+    """Policy: share of the safety prompts answered unsafely, over the current policy's, at most."""
     min_win_rate: Share = 0.5
     """Policy: share of held-out histories on which r_θ prefers it to the current policy."""
     histories: int = Field(48, ge=4)

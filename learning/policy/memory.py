@@ -157,23 +157,40 @@ def estimate(shape: Shape, settings: Policy, processes: int = 1) -> dict[str, in
 
 
 def activations(shape: Shape, settings: Policy) -> float:
-    """Bytes kept a token for the backward pass of one micro-batch.
+    """Bytes a token kept for the backward pass of one micro-batch, at the highest moment.
 
-    Only inputs of what has a gradient to give are kept: frozen linear layers keep nothing of
-    theirs, LoRA keeps its input in float32, norms and products of the gated layer their operands.
-    With checkpointing: each block's input, and one block in full while it is done again.
+    With checkpointing each block's input, and one block in full while it is done again. What the
+    prompts of a micro-batch share is counted for each, though it is read once.
+    """
+    above = 2 * shape.dim * 4  # the last norm
+    if settings.gradient_checkpointing:
+        inputs = shape.layers * shape.dim * BYTES[settings.precision]
+        return inputs + block_activations(shape, settings) + above
+    return shape.layers * block_activations(shape, settings) + above
+
+
+def block_activations(shape: Shape, settings: Policy) -> float:
+    """Bytes a token that one block keeps: what has a gradient to give needs, no more.
+
+    Frozen linear layers keep nothing; norms what they read, in float32; the attention its queries,
+    keys, values, output and log-sums; the gated layer its three operands; LoRA its input in
+    float32 (one copy for each module where the pass is in another precision) and A's output.
     """
     wide = BYTES[settings.precision]
     q, kv = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
-    inputs = {name: a for name, (a, _) in shape.linear.items()}
-    block = (
-        4 * shape.dim * 4  # two norms: what they read and its normalised form, in float32
-        + (2 * q + 2 * kv) * wide  # rotated queries and keys, values, the attention's output
-        + (q + kv) * wide  # queries and keys before rotation
-        + shape.heads * 4  # log-sum of each row's attention (flash kernels)
-        + 3 * shape.inner * wide  # gate, its activation, up
-        + sum(inputs[m] * 4 + settings.lora_r * 4 for m in settings.target_modules)
+    sources: dict[str, int] = {}
+    for name in settings.target_modules:
+        own = name if wide != 4 or name in ("o_proj", "down_proj") else name in _READ_TOGETHER
+        sources[str(own)] = shape.linear[name][0]
+    return (
+        2 * shape.dim * 4
+        + (2 * q + 2 * kv) * wide
+        + shape.heads * 4
+        + 3 * shape.inner * wide
+        + sum(sources.values()) * 4
+        + len(settings.target_modules) * settings.lora_r * 4
     )
-    if settings.gradient_checkpointing:
-        return float(shape.layers * shape.dim * wide + block)
-    return float(shape.layers * block)
+
+
+_READ_TOGETHER = ("q_proj", "k_proj", "v_proj")
+"""Layers of the attention that read one and the same tensor; so do gate_proj and up_proj."""

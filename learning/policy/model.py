@@ -41,6 +41,7 @@ class PolicyModel:
         base = network.get_base_model()
         self.trunk = base.model
         self.config = base.config
+        self._dropouts = [m for m in network.modules() if isinstance(m, torch.nn.Dropout)]
         self._to_logits = base.lm_head
         self.head = torch.nn.Linear(self.config.hidden_size, 1).to(device)
         torch.nn.init.zeros_(self.head.weight)
@@ -69,15 +70,27 @@ class PolicyModel:
             yield
 
     @contextlib.contextmanager
-    def dropping(self) -> Iterator[None]:
-        """LoRA's dropout is on inside. It is off in all of PPO: with it π would differ from the
-        policy that wrote the replies before the first step, and the ratio clip would answer noise.
-        It regularises the likelihood terms (warm-up, γ of equation 10)."""
+    def gradients(self, *, dropout: bool = False) -> Iterator[None]:
+        """Passes that learn, their backward included: blocks are done again where checkpointing is
+        on (transformers ties that to training mode, in which there is no attention cache).
+
+        Args:
+            dropout: LoRA's. Off in all of PPO: with it π would differ from the policy that wrote
+                the replies before the first step, and the ratio clip would answer noise. It
+                regularises the likelihood terms (warm-up, γ of equation 10).
+        """
         self.network.train()
+        for module in self._dropouts:
+            module.train(dropout)
         try:
             yield
         finally:
             self.network.eval()
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether blocks are done again in the backward pass, as things stand."""
+        return bool(self.trunk.gradient_checkpointing and self.trunk.training)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The adapter's tensors by PEFT's names, on the CPU."""
@@ -134,7 +147,6 @@ def open_model(
     else:
         network = put_on(network, parent, trainable=True)
     if settings.gradient_checkpointing:
-        network.enable_input_require_grads()
         network.gradient_checkpointing_enable({"use_reentrant": False})
     network.eval()
     return PolicyModel(network, device)
@@ -213,18 +225,22 @@ def put_on(network: Any, adapter: Path, *, trainable: bool) -> Any:
     Raises:
         TrainingError: damaged, or made for another base.
     """
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of missing keys: compared below
             out = PeftModel.from_pretrained(network, str(adapter), is_trainable=trainable)
+        with safe_open(adapter / ADAPTER_FILES[1], "pt") as file:
+            found = set(file.keys())
     except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise TrainingError(f"{adapter}: this adapter does not fit: {_line(error)}") from None
-    missing = [str(w.message) for w in said if "missing adapter keys" in str(w.message).lower()]
-    if missing:
-        raise TrainingError(f"{adapter}: made for another base: {missing[0][:120]}")
+    if differing := found ^ set(get_peft_model_state_dict(out)):
+        raise TrainingError(
+            f"{adapter}: made for another base: {len(differing)} tensors have no counterpart, "
+            f"{min(differing)[:100]} among them"
+        )
     return out
 
 

@@ -159,13 +159,13 @@ class KlController:
     """β of the KL term, steered to a KL a reply (Ziegler et al. 2019, section 2.2)."""
 
     beta: float
-    target: float | None
-    """Nats a reply; None keeps β."""
+    target: float
+    """Nats a reply; 0 keeps β."""
     gain: float = 0.1
     bound: float = 0.2
 
     def update(self, kl: float) -> None:
         """β ← β (1 + gain · clip(KL/target − 1, ±bound)), once a batch."""
-        if self.target is not None:
+        if self.target > 0:
             error = max(-self.bound, min(self.bound, kl / self.target - 1))
             self.beta *= 1 + self.gain * error

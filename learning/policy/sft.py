@@ -56,7 +56,7 @@ def backward(model: PolicyModel, pairs: Sequence[Pair], weight: float, micro_bat
     prompts, replies = [p for p, _ in pairs], [r for _, r in pairs]
     whole = sum(map(len, replies))
     total = 0.0
-    with model.dropping():
+    with model.gradients(dropout=True):
         for rows in by_length(prompts, replies, micro_batch):
             loss, _ = likelihood_loss(model, [prompts[i] for i in rows], [replies[i] for i in rows])
             (loss * (weight / whole)).backward()

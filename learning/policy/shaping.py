@@ -42,7 +42,7 @@ def penalty(history: Sequence[Utterance], reply: str, ended: bool, settings: Pol
     return Penalty(
         settings.length_penalty * beyond,
         settings.repetition_penalty * repeated(history, reply),
-        0.0 if ended else settings.unfinished_penalty,
+        0.0 if ended and reply else settings.unfinished_penalty,
     )
 
 

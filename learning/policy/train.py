@@ -168,9 +168,8 @@ class _Run:
         self.seconds = dict.fromkeys(PHASES, 0.0)
         asked = self._asked(number)
         batch, line = self._gather(number, asked)
-        why = checkpoint.guard(
-            line["kl"], [*self.progress.entropies, line["entropy"]], (), self.settings
-        )
+        entropies = [*self.progress.entropies, line["entropy"]]
+        why = checkpoint.guard(line["kl"], entropies, (), self.settings)
         if why is None:
             torch.manual_seed(self._seed("dropout", number))
             with self._timed("optimise"):
@@ -305,7 +304,8 @@ class _Run:
                 if not chosen:
                     continue
                 tokens = self._summed(batch.written.mask[chosen].sum())
-                parts, ratio = self._backward(batch, chosen, float(tokens))
+                with self.model.gradients():
+                    parts, ratio = self._backward(batch, chosen, float(tokens))
                 if steps == 0:
                     ratio_first = ratio
                 if self.real is not None and settings.pretrain_weight:
@@ -444,7 +444,7 @@ class _Run:
             self.folder / "adapter",
             self.progress.update,
             stopped,
-            summary(curves.read(self.folder)),
+            summary([x for x in curves.read(self.folder) if x["update"] <= self.progress.update]),
         )
         if self.main:
             self._finish(outcome)

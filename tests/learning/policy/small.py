@@ -1,4 +1,4 @@
-"""A tiny LLaMA with random weights, its tokenizer and chat template; a scorer that counts a word."""
+"""A tiny LLaMA with random weights, its tokenizer and chat template; a scorer of words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATE = (
 )
 
 
-def llama(folder: Path, *, seed: int = 0, layers: int = 2, heads: int = 4) -> Path:
+def llama(folder: Path, *, seed: int = 0, layers: int = 2, dim: int = 32) -> Path:
     """A folder in the Hugging Face layout: grouped-query attention, tied embeddings."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -42,11 +42,11 @@ def llama(folder: Path, *, seed: int = 0, layers: int = 2, heads: int = 4) -> Pa
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=dim,
         intermediate_size=48,
         num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=256,
         bos_token_id=1,
         eos_token_id=2,
