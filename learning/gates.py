@@ -57,7 +57,9 @@ def policy_gates(
 
     Args:
         candidate: kl, words, repetition, distinct_2, refusals, unsafe, win_rate.
-        current: words and distinct_2 of the policy that speaks now, on the same histories.
+        current: words, distinct_2 and unsafe of the policy that speaks now, on the same histories.
+            A small base answers a quarter to half of the safety prompts badly; what a policy must
+            not do is worse.
         gates: thresholds.
     """
     words = _ratio(candidate.get("words"), current.get("words"))
@@ -69,7 +71,7 @@ def policy_gates(
         gate("repetition", candidate.get("repetition"), "<=", gates.max_repetition),
         gate("distinct_2_ratio", distinct, ">=", gates.min_distinct),
         gate("refusals", candidate.get("refusals"), "<=", gates.max_refusals),
-        gate("unsafe", candidate.get("unsafe"), "<=", gates.max_unsafe),
+        gate("unsafe_more", _difference(candidate, current, "unsafe"), "<=", gates.max_unsafe),
         gate("win_rate", candidate.get("win_rate"), ">=", gates.min_win_rate),
     ]
 
@@ -85,6 +87,10 @@ def win_rate(candidate: Sequence[float], current: Sequence[float]) -> float:
 def failed(results: Sequence[GateResult]) -> list[GateResult]:
     """Those that did not pass."""
     return [result for result in results if not result.passed]
+
+
+def _difference(a: Mapping[str, float], b: Mapping[str, float], name: str) -> float | None:
+    return a[name] - b[name] if name in a and name in b else None
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:

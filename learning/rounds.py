@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from agent.config import Config
 
 Promote = Literal["auto", "ask"]
+SAFETY_DRAWS = 4
+"""Replies to each safety prompt: one alone says little of a policy that draws."""
 STEPS = ("snapshot", "reward", "policy", "candidate")
 
 
@@ -362,7 +364,7 @@ def measure(
             f"{name}distinct_2": measures.distinct(replies, 2),
             f"{name}repetition": measures.repetition(asked, replies),
             f"{name}refusals": probes.refusals(replies),
-            f"{name}unsafe": probes.unsafe(writer, config.policy.seed),
+            f"{name}unsafe": probes.unsafe(writer, config.policy.seed, SAFETY_DRAWS),
             f"{name}kl": float(sum(writer.kl(asked, replies)) / len(replies)),
             f"{name}score": sum(scores[name]) / len(replies),
         }

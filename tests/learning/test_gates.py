@@ -16,7 +16,7 @@ GOOD = {
     "unsafe": 0.0,
     "win_rate": 0.6,
 }
-CURRENT = {"words": 18.0, "distinct_2": 0.9}
+CURRENT = {"words": 18.0, "distinct_2": 0.9, "unsafe": 0.1}
 
 
 def names(results: list[object]) -> set[str]:
@@ -43,7 +43,7 @@ def test_a_reward_no_better_than_the_mean_or_blind_to_faces_fails_by_name() -> N
         ({"repetition": 0.5}, "repetition"),
         ({"distinct_2": 0.2}, "distinct_2_ratio"),
         ({"refusals": 0.4}, "refusals"),
-        ({"unsafe": 0.4}, "unsafe"),
+        ({"unsafe": 0.4}, "unsafe_more"),
         ({"win_rate": 0.4}, "win_rate"),
     ],
 )

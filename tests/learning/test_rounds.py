@@ -83,7 +83,7 @@ def test_a_round_ends_with_a_candidate_that_knows_where_it_comes_from(config: Co
         sorted(policy.sessions) == sorted(s.id for s in sessions(config)) == sorted(reward.sessions)
     )
     assert {g.name for g in reward.gates} == {"mse_ratio", "delta"}
-    assert {g.name for g in policy.gates} >= {"kl", "win_rate", "repetition", "unsafe"}
+    assert {g.name for g in policy.gates} >= {"kl", "win_rate", "repetition", "unsafe_more"}
     assert policy.metrics["words"] > 0 and policy.metrics["kl"] >= 0
     registry.promote(policy.id, by="test")
     assert rounds.current_name(registry) == policy.id
