@@ -97,7 +97,11 @@ class PolicyModel:
         from peft import get_peft_model_state_dict
 
         return {
-            k: v.detach().cpu().clone() for k, v in get_peft_model_state_dict(self.network).items()
+            k: v.detach().cpu().clone()
+            for k, v in get_peft_model_state_dict(
+                self.network,
+                save_embedding_layers=False,  # "auto" asks the hub for its config
+            ).items()
         }
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
@@ -236,7 +240,7 @@ def put_on(network: Any, adapter: Path, *, trainable: bool) -> Any:
             found = set(file.keys())
     except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise TrainingError(f"{adapter}: this adapter does not fit: {_line(error)}") from None
-    if differing := found ^ set(get_peft_model_state_dict(out)):
+    if differing := found ^ set(get_peft_model_state_dict(out, save_embedding_layers=False)):
         raise TrainingError(
             f"{adapter}: made for another base: {len(differing)} tensors have no counterpart, "
             f"{min(differing)[:100]} among them"

@@ -1,0 +1,81 @@
+"""`geli learn policy` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from learning.cli.policy import command
+from learning.dialogue import Dataset
+from learning.errors import TrainingError
+from tests.learning.policy.small import CountsWord, dialogues, llama
+
+pytestmark = pytest.mark.engine
+torch.set_num_threads(1)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(command, list(arguments))
+
+
+def test_memory_is_worked_out_for_each_way_to_hold_the_base() -> None:
+    found = json.loads(
+        invoke("--memory", "llama-2-7b", "--set", "policy.precision=bfloat16", "--json").stdout
+    )
+    assert found["lora_parameters"] == 12_582_912
+    peaks = {
+        (v["four_bit"], v["gradient_checkpointing"]): v["bytes"]["peak"] for v in found["variants"]
+    }
+    assert peaks[False, False] > peaks[False, True] > 2 * 6.7e9 > peaks[True, True]
+    table = invoke("--memory", "llama-2-7b", "--set", "policy.precision=bfloat16").stdout
+    assert "6.74 B weights" in table and f"{peaks[True, True] / 2**30:.2f}" in table
+
+
+def test_a_model_whose_shape_nobody_knows_is_said() -> None:
+    result = invoke("--memory", "gpt-9")
+    assert isinstance(result.exception, TrainingError) and "llama-2-7b" in str(result.exception)
+
+
+@pytest.mark.parametrize("missing", ["--reward", "--out"])
+def test_what_is_missing_is_named(missing: str) -> None:
+    given = {"--reward": "r", "--out": "o"}
+    del given[missing]
+    result = invoke(*next(iter(given.items())))
+    assert result.exit_code == 2 and f"Missing option '{missing}'" in result.output
+
+
+def test_a_run_tells_what_it_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import learning.data
+    import learning.reward
+
+    place = llama(tmp_path / "llama")
+    seen: list[Any] = []
+
+    def reward(which: str, config: Any) -> CountsWord:
+        seen.append((which, config.policy.seed, config.policy.updates))
+        return CountsWord()
+
+    monkeypatch.setattr(learning.reward, "load", reward)
+    monkeypatch.setattr(
+        learning.data, "load", lambda spec, config: Dataset(spec, tuple(dialogues()), "none")
+    )
+    settings = [f"models.paths.tiny={place}", "policy.base=tiny", "policy.batch=8"]
+    settings += ["policy.history_tokens=120", "policy.response_tokens=8"]
+    options = [x for s in settings for x in ("--set", s)]
+    run = ("--reward", "r-1", "--out", str(tmp_path / "run"), "--seed", "3", *options)
+    result = invoke(*run, "--updates", "2", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert seen == [("r-1", 3, 2)]
+    assert found["updates"] == 2 and found["stopped"] is None
+    assert Path(found["adapter"], "adapter_config.json").is_file()
+    again = invoke(*run, "--updates", "2")
+    assert isinstance(again.exception, TrainingError) and "--resume" in str(again.exception)
+    more = invoke(*run, "--updates", "3", "--resume")
+    assert more.exit_code == 0 and more.stdout.startswith("3 updates")
+    assert "nats a reply" in more.stdout
