@@ -118,7 +118,7 @@ def test_a_checkpoint_of_other_settings_or_garbage_is_refused(tmp_path: Path) ->
     train, validation, _ = parts()
     fit(train, validation, QUICK.model_copy(update={"epochs": 1}), tmp_path)
     with pytest.raises(TrainingError, match="other settings"):
-        fit(train, validation, QUICK.model_copy(update={"lambda_ge": 0.3}), tmp_path)
+        fit(train, validation, QUICK.model_copy(update={"lambda_ge": 0.9}), tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(TrainingError, match="not a checkpoint"):
         fit(train, validation, QUICK, tmp_path)
