@@ -224,7 +224,11 @@ def _draw(
         ordered, order = p.sort(dim=-1, descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
         p = torch.zeros_like(p).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
-    tokens = torch.multinomial(p.cpu(), 1, generator=generator).to(logits.device)
+    # By the inverse of the distribution function: multinomial draws a number for every word.
+    ladder = p.double().cumsum(-1)
+    height = torch.rand(len(p), 1, generator=generator, dtype=torch.float64).to(p.device)
+    tokens = torch.searchsorted(ladder, height * ladder[:, -1:], right=True)
+    tokens = tokens.clamp(max=p.shape[-1] - 1)
     return tokens.squeeze(-1), (log_all.gather(-1, tokens).squeeze(-1), entropy)
 
 
