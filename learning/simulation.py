@@ -5,12 +5,15 @@ behind is left behind: turns at plausible times, a window of the face every seco
 shipped rule computes the labels, one rating. The truth is not stored: it follows from the text and
 the persona, whose seed is the session's comment (`truth_of`).
 
-A call enters the store when it is over, so a run that was killed leaves no half calls behind.
+The id follows from seed, policy and persona, so that two runs of a study split alike. A call
+enters the store when it is over, so a run that was killed leaves no half calls behind.
 Left out of the call: sound, pauses, barge-in, turn-taking; every word of the policy is heard.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,6 +90,8 @@ def hold_calls(
             f"{len(personas)} simulated calls of {turns} replies", "ask for at least one of each"
         )
     calls = [_Call.begin(who, seed, policy_id, config_digest, assumptions) for who in personas]
+    for call, who in zip(calls, personas, strict=True):
+        call.session.id = _free_id(store, f"{seed} {policy_id} {who.seed}")
     for call in calls:
         call.greet(greeting)
     for t in range(turns):
@@ -98,6 +103,13 @@ def hold_calls(
     for call in calls:
         store.insert(call.ended(labels_config))
     return [call.session.id for call in calls]
+
+
+def _free_id(store: Store, call: str) -> str:
+    """An id that follows from the call; the same call held again gets the next one."""
+    name = hashlib.sha256(call.encode()).hexdigest()[:16]
+    ids = (f"simulated-{name}-{n}" for n in itertools.count())
+    return next(i for i in ids if not store.has(i))
 
 
 @dataclass(slots=True)
