@@ -21,6 +21,7 @@ NUMBERS = (
     "similarity to the history",
     "log words",
     "log turns before",
+    "asks",
 )
 BLOCKS = 4
 """Vectors a turn: its own, the other side's last, the history's, and own times last."""
@@ -36,7 +37,7 @@ def vectors(turns: Sequence[Utterance], e: Array, decay: float) -> tuple[Array, 
 
     Returns:
         Vectors [turns, 3, size] (the turn, the other side's last turn, the history) and the numbers
-        of `NUMBERS`, [turns, 5].
+        of `NUMBERS`, [turns, numbers].
     """
     n, size = e.shape
     out = np.zeros((n, 3, size), np.float32)
@@ -58,6 +59,7 @@ def vectors(turns: Sequence[Utterance], e: Array, decay: float) -> tuple[Array, 
             numbers[t, 1] = float((e[own[turn.speaker]] @ e[t]).max())
         numbers[t, 3] = np.log1p(len(turn.text.split()))
         numbers[t, 4] = np.log1p(t)
+        numbers[t, 5] = "?" in turn.text  # mean-pooled vectors hardly tell a question by its form
         history = decay * history + e[t]
         last[turn.speaker] = t
         own[turn.speaker].append(t)
@@ -85,7 +87,7 @@ class Projection:
 
         Args:
             vectors: [turns, 3, size].
-            numbers: [turns, 5].
+            numbers: [turns, numbers].
             kept: how many components.
         """
         own = vectors[:, 0]
@@ -97,8 +99,13 @@ class Projection:
         made.mean, made.sd = raw.mean(0), np.maximum(raw.std(0), 1e-3)
         return made
 
+    @property
+    def features(self) -> int:
+        """How many it gives."""
+        return BLOCKS * self.components.shape[1] + len(NUMBERS)
+
     def __call__(self, vectors: Array, numbers: Array) -> Array:
-        """[turns, 3, size] and [turns, 5] to standardised features [turns, 4 kept + 5]."""
+        """[turns, 3, size] and [turns, numbers] to standardised features [turns, 4 kept + numbers]."""
         standard: Array = (self._raw(vectors, numbers) - self.mean) / self.sd
         return np.clip(standard, -8, 8)
 

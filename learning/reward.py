@@ -189,7 +189,9 @@ def _read(folder: Path, reward_id: str, config: Config) -> TextReward:
                     for n in ("components", "centre", "mean", "sd")
                 )
             )
-            network = Head(len(projection.mean), settings, scale)
+            if len(projection.mean) != projection.features:
+                raise KeyError("it was trained on other features: train it again")
+            network = Head(projection.features, settings, scale)
         state = {
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }

@@ -20,6 +20,7 @@ import numpy as np
 
 from learning.bank import Bank, Floats
 from learning.errors import DataError
+from learning.features import NUMBERS
 from learning.metrics import MEASURES, Estimate, Held, Resampled, interval, resample, sums_of
 from learning.splits import By, split
 from learning.turns import Turns
@@ -190,7 +191,7 @@ def _over(row: Resampled, mean: Resampled | None) -> tuple[float, float, float] 
 
 def _tag(data: Dataset, base: Reward, by: By) -> str:
     settings = base.model_dump(mode="json", exclude={"method", "shaping", "seed"})
-    content = json.dumps([data.digest, settings, by], sort_keys=True)
+    content = json.dumps([data.digest, settings, NUMBERS, by], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 

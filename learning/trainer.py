@@ -252,9 +252,10 @@ class Trainer:
         return {k: v for k, v in self.network.state_dict().items() if k in trained}
 
     def _identity(self) -> str:
-        """What a checkpoint must agree on: the settings and the data it saw (epochs may grow)."""
+        """What a checkpoint must agree on: settings, shapes, data (epochs may grow)."""
         settings = self.settings.model_dump(mode="json", exclude={"epochs", "patience"})
-        return json.dumps([settings, self.train_part.bank.ids, self.validation.bank.ids])
+        shapes = [list(p.shape) for p in self.network.parameters() if p.requires_grad]
+        return json.dumps([settings, shapes, self.train_part.bank.ids, self.validation.bank.ids])
 
     def _save(self) -> None:
         if self.checkpoint is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from learning.bank import Bank, bank_of
 from learning.dialogue import Dialogue
-from learning.features import vectors
+from learning.features import NUMBERS, vectors
 
 if TYPE_CHECKING:
     from agent.learning_config import Reward
@@ -30,7 +30,7 @@ class Turns:
     vectors: NDArray[np.float16]
     """[turns, 3, size]; may lie in a file."""
     numbers: NDArray[np.float32]
-    """[turns, 5]."""
+    """[turns, numbers] of `features.NUMBERS`."""
 
     def pick(self, ids: Sequence[str]) -> Turns:
         """The dialogues of these ids, in this order."""
@@ -85,7 +85,7 @@ def turns_of(
         embedded = cached_embed(encoder, texts, cache, on_progress)
     bank = bank_of(dialogues, settings.ls_threshold)
     out = np.empty((int(bank.length.sum()), 3, encoder.size), np.float16)
-    numbers = np.empty((len(out), 5), np.float32)
+    numbers = np.empty((len(out), len(NUMBERS)), np.float32)
     at = row = 0
     for dialogue in dialogues:
         scored = list(dialogue.scored)

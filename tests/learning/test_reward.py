@@ -172,6 +172,18 @@ def test_nothing_to_train_and_damaged_files_are_said_in_a_line(tmp_path: Path) -
         load(folder, config)
 
 
+def test_a_reward_of_other_features_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(tmp_path, "bert", epochs=1)
+    data = dialogues(12)
+    train(data[:8], data[8:], config, tmp_path)
+    assert load(tmp_path, config).score([data[0].turns[:1]], ["hello"])
+    monkeypatch.setattr("learning.features.NUMBERS", ("another",))
+    with pytest.raises(RegistryError, match="trained on other features: train it again"):
+        load(tmp_path, config)
+
+
 def test_the_packaged_encoder_learns_and_reads_only_text() -> None:
     import tempfile
 

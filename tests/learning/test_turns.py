@@ -52,7 +52,7 @@ def test_features_of_a_turn_come_from_what_was_said_up_to_it() -> None:
     rng = np.random.default_rng(0)
     e = rng.normal(size=(5, 8)).astype(np.float32)
     e /= np.linalg.norm(e, axis=1, keepdims=True)
-    said = [Utterance("agent" if i % 2 else "listener", "w " * (i + 1)) for i in range(5)]
+    said = [Utterance("agent" if i % 2 else "listener", "w " * (i + 1) + "?" * (i == 2)) for i in range(5)]
     v, numbers = vectors(said, e, 0.5)
     assert np.array_equal(v[:, 0], e)
     assert not v[0, 1].any() and not v[0, 2].any()
@@ -62,6 +62,7 @@ def test_features_of_a_turn_come_from_what_was_said_up_to_it() -> None:
     assert numbers[3, 0] == pytest.approx(float(e[3] @ e[2]))
     assert numbers[4, 1] == pytest.approx(float(max(e[4] @ e[0], e[4] @ e[2])))
     assert numbers[4, 3] == pytest.approx(np.log(6)) and numbers[4, 4] == pytest.approx(np.log(5))
+    assert numbers[:, 5].tolist() == [0, 0, 1, 0, 0]
     changed = e.copy()
     changed[4] = -e[4]
     later, later_numbers = vectors(said, changed, 0.5)
