@@ -74,6 +74,10 @@ class Policy(_Section):
     lora_dropout: Share = 0.05
     target_modules: list[str] = Field(default=["q_proj", "v_proj"], min_length=1)
     batch: int = Field(24, ge=2)
+    samples: int = Field(1, ge=1)
+    """Replies to each history of a batch. Above 1 a reply's score is what it is above the mean of
+    its siblings: histories differ more in their scores than replies to one do. Where this is 1,
+    `rloo` takes 4 (3, 2); `trl-ppo` knows no siblings."""
     micro_batch: int = Field(8, ge=1)
     updates: int = Field(60, ge=1)
     ppo_epochs: int = Field(2, ge=1)

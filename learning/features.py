@@ -102,10 +102,10 @@ class Projection:
     @property
     def features(self) -> int:
         """How many it gives."""
-        return BLOCKS * self.components.shape[1] + len(NUMBERS)
+        return BLOCKS * int(self.components.shape[1]) + len(NUMBERS)
 
     def __call__(self, vectors: Array, numbers: Array) -> Array:
-        """[turns, 3, size] and [turns, numbers] to standardised features [turns, 4 kept + numbers]."""
+        """[turns, 3, size] and [turns, numbers] to standardised features, [turns, features]."""
         standard: Array = (self._raw(vectors, numbers) - self.mean) / self.sd
         return np.clip(standard, -8, 8)
 

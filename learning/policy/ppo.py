@@ -118,6 +118,25 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
     return 0.5 * masked_mean(worst, mask)
 
 
+def above_siblings(scores: Sequence[float], samples: int) -> list[float]:
+    """Each score less the mean of the others to the same history (Ahmadian et al. 2024, RLOO).
+
+    What depends on the history alone cancels, and the gradient's expectation stays the same.
+
+    Args:
+        scores: `samples` neighbours answer one history.
+        samples: 1 changes nothing.
+    """
+    if samples == 1:
+        return list(scores)
+    out = []
+    for start in range(0, len(scores), samples):
+        group = scores[start : start + samples]
+        total = math.fsum(group)
+        out += [s - (total - s) / (samples - 1) for s in group]
+    return out
+
+
 @dataclass(slots=True)
 class ScoreScale:
     """Running mean and deviation of all scores so far (Welford; Chan et al. for batches)."""

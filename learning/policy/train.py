@@ -36,6 +36,7 @@ from learning.policy.passes import by_length, read, read_all
 from learning.policy.ppo import (
     KlController,
     ScoreScale,
+    above_siblings,
     gae,
     moments_of,
     policy_loss,
@@ -107,9 +108,10 @@ class _Run:
         self.accelerator = Accelerator(cpu=self.settings.device == "cpu")
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.main = bool(self.accelerator.is_main_process)
-        if self.settings.batch % self.world:
+        if self.settings.batch % (self.settings.samples * self.world):
             raise TrainingError(
-                f"policy.batch = {self.settings.batch} cannot be shared by {self.world} processes"
+                f"policy.batch = {self.settings.batch} is no multiple of policy.samples = "
+                f"{self.settings.samples} times {self.world} process{'es' * (self.world > 1)}"
             )
         device = torch.device(self.settings.device) if self.world == 1 else self.accelerator.device
         place = weights.ensure(self.base, config.models)
@@ -193,12 +195,13 @@ class _Run:
 
     def _asked(self, number: int) -> list[tuple[Utterance, ...]]:
         """This process's histories of one update: the data over and over, each time shuffled."""
-        n, size = len(self.histories), self.settings.batch
-        out = []
+        n, samples = len(self.histories), self.settings.samples
+        size = self.settings.batch // samples
+        out: list[tuple[Utterance, ...]] = []
         for k in range((number - 1) * size + self.rank, number * size, self.world):
             order = list(range(n))
             random.Random(f"histories {self.settings.seed} {k // n}").shuffle(order)
-            out.append(self.histories[order[k % n]])
+            out += [self.histories[order[k % n]]] * samples
         return out
 
     def _gather(
@@ -233,8 +236,9 @@ class _Run:
         every = self._everyone(points)
         if any(p != p for p in every):
             raise TrainingError(f"the reward {self.reward.id} gave NaN", "train another reward")
+        points = above_siblings(points, settings.samples)
         if settings.normalise_scores:
-            self.progress.scale.add(every)
+            self.progress.scale.add(self._everyone(points))
             points = self.progress.scale(points)
         scores = torch.tensor(
             [p - t.whole for p, t in zip(points, taken, strict=True)], device=model.device

@@ -171,6 +171,10 @@ def train(
     model = open_model(place, settings, torch.device(settings.device), parent)
     folder.mkdir(parents=True, exist_ok=True)
     shaped = ShapedReward(reward, settings)
+    if settings.algorithm == "trl-ppo" and settings.samples > 1:
+        raise TrainingError(
+            "trl-ppo writes one reply to a history", "policy.samples=1, or policy.algorithm=ppo"
+        )
     engine = ppo if settings.algorithm == "trl-ppo" else rloo
     done = engine(model, template, asked, shaped, settings, folder, on_update)
     state = model.adapter_state()
@@ -252,11 +256,13 @@ def rloo(
     from datasets import Dataset
     from trl import RLOOConfig, RLOOTrainer
 
-    together = next((k for k in (4, 3, 2) if settings.batch % k == 0), 0)
+    wanted = (settings.samples,) if settings.samples > 1 else (4, 3, 2)
+    together = next((k for k in wanted if settings.batch % k == 0), 0)
     if not together:
         raise TrainingError(
-            f"policy.batch = {settings.batch}: rloo compares 2 to 4 replies to one history",
-            "a batch that 2 or 3 divides",
+            f"policy.batch = {settings.batch} is no multiple of the replies to one history that "
+            f"rloo compares ({', '.join(map(str, wanted))})",
+            "another policy.batch or policy.samples",
         )
     micro = _divisor(settings.batch, settings.micro_batch)
 

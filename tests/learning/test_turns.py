@@ -52,7 +52,8 @@ def test_features_of_a_turn_come_from_what_was_said_up_to_it() -> None:
     rng = np.random.default_rng(0)
     e = rng.normal(size=(5, 8)).astype(np.float32)
     e /= np.linalg.norm(e, axis=1, keepdims=True)
-    said = [Utterance("agent" if i % 2 else "listener", "w " * (i + 1) + "?" * (i == 2)) for i in range(5)]
+    texts = ["w " * (i + 1) + "?" * (i == 2) for i in range(5)]
+    said = [Utterance("agent" if i % 2 else "listener", text) for i, text in enumerate(texts)]
     v, numbers = vectors(said, e, 0.5)
     assert np.array_equal(v[:, 0], e)
     assert not v[0, 1].any() and not v[0, 2].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
@@ -11,6 +12,7 @@ import torch
 from learning.policy.ppo import (
     KlController,
     ScoreScale,
+    above_siblings,
     gae,
     masked_mean,
     moments_of,
@@ -153,6 +155,31 @@ def test_running_mean_and_deviation_are_those_of_all_scores() -> None:
     assert scale.deviation == pytest.approx(statistics.stdev(every))
     assert scale([scale.mean + scale.deviation]) == [pytest.approx(1.0)]
     assert ScoreScale(**scale.state()) == scale
+
+
+def test_siblings_take_away_what_their_history_gives() -> None:
+    above = above_siblings([1.0, 2.0, 6.0, 101.0, 102.0, 106.0], 3)
+    assert above == pytest.approx([-3.0, -1.5, 4.5] * 2)
+    assert above_siblings([1.0, 5.0], 1) == [1.0, 5.0]
+
+
+def test_siblings_keep_the_gradients_expectation_and_lessen_its_variance() -> None:
+    """Policy gradient of two actions in two histories, all draws of two siblings enumerated."""
+    worth = {0: (0.0, 1.0), 1: (10.0, 12.0)}
+    chance = (0.3, 0.7)
+    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}  # chance, gradient
+    for history in worth:
+        for a, b in itertools.product((0, 1), repeat=2):
+            scores = [worth[history][a], worth[history][b]]
+            slope = [chance[1] if x == 0 else -chance[0] for x in (a, b)]  # d log π / d logit of 0
+            for siblings in found:
+                used = above_siblings(scores, 2) if siblings else scores
+                gradient = sum(s * u for s, u in zip(slope, used, strict=True)) / 2
+                found[siblings].append((0.5 * chance[a] * chance[b], gradient))
+    mean = {k: sum(p * g for p, g in v) for k, v in found.items()}
+    variance = {k: sum(p * (g - mean[k]) ** 2 for p, g in v) for k, v in found.items()}
+    assert mean[True] == pytest.approx(mean[False])
+    assert variance[True] < 0.1 * variance[False]
 
 
 def test_equal_scores_are_worth_nothing() -> None:

@@ -106,6 +106,33 @@ def test_one_seed_has_one_curve(place: Path, tmp_path: Path) -> None:
     assert weights(first) == weights(second) != weights(other)
 
 
+def test_siblings_answer_one_history(place: Path, tmp_path: Path) -> None:
+    seen: list[list[Sequence[Utterance]]] = []
+
+    class Remembers(CountsWord):
+        def score(
+            self, histories: Sequence[Sequence[Utterance]], replies: Sequence[str]
+        ) -> list[float]:
+            seen.append(list(histories))
+            return super().score(histories, replies)
+
+    chosen = config(place, samples=4, updates=30, learning_rate=0.006, kl_coefficient=0.01)
+    outcome = train(dialogues(), Remembers(), chosen, tmp_path / "a")
+    for asked in seen:
+        assert asked[0:4] == [asked[0]] * 4 and asked[4:8] == [asked[4]] * 4
+    assert len({repr(asked[0]) for asked in seen}) > 1
+    assert outcome.metrics["reward_last"] > 5 * max(1.0, outcome.metrics["reward_first"])
+    with pytest.raises(TrainingError, match=r"batch = 8 is no multiple of policy.samples = 3"):
+        train(dialogues(), CountsWord(), config(place, samples=3), tmp_path / "b")
+    with pytest.raises(TrainingError, match="trl-ppo writes one reply to a history"):
+        train(
+            dialogues(),
+            CountsWord(),
+            config(place, samples=4, algorithm="trl-ppo"),
+            tmp_path / "c",
+        )
+
+
 @pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 5])
 def test_a_killed_run_goes_on_to_the_same_curve(
     place: Path, tmp_path: Path, killed_after: int
