@@ -119,12 +119,13 @@ def reward(as_json: bool) -> None:
 
 @command.command()
 @click.option("--updates", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--busy", type=click.IntRange(0), default=0, help="cores that others keep busy")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="as elsewhere")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def policy(updates: int, settings: tuple[str, ...], as_json: bool) -> None:
+def policy(updates: int, busy: int, settings: tuple[str, ...], as_json: bool) -> None:
     """Seconds a PPO update of 24 replies: the own loop by phase, against TRL's PPOTrainer."""
     click.echo(f"{updates + 1} updates of each, the first one to warm up", err=True)
-    _print(_module("policy").run(updates, settings), as_json)
+    _print(_module("policy").run(updates, settings, busy), as_json)
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:

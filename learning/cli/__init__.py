@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from learning.threads import wait_briefly
+
 COMMANDS = {
     "data": "what a source holds: counts, lengths, ratings, label coverage",
     "table": "the paper's Table 3 on a source: every decomposition and shaping",
@@ -38,3 +40,4 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy)
 def command() -> None:
     """Train rewards and policies from sessions, compare and promote them."""
+    wait_briefly()

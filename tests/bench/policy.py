@@ -3,23 +3,24 @@
 Run by `geli bench policy`. Both begin from the same base and adapter, answer histories of the same
 small talk and are scored by the same function, with the same settings (batch 24, LoRA, passes,
 lengths, precision), in one process one after the other. The first update of each is left out.
+`busy` other processes keep a core each meanwhile; GOMP_SPINCOUNT=300000 is libgomp's own waiting.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from agent import config as configs
 from learning.dialogue import Dialogue, Utterance
-from learning.policy import curves
-from learning.policy.train import PHASES, train
+from learning.threads import wait_briefly
 
 SAID = (
     "I went for a long walk with my dog this morning, the air was really fresh.",
@@ -67,6 +68,9 @@ class Questions:
 
 def measure(algorithm: str, updates: int, settings: Sequence[str]) -> dict[str, Any]:
     """Median seconds of the updates after the first one, and of what they consist."""
+    from learning.policy import curves
+    from learning.policy.train import PHASES, train
+
     config = configs.load(
         "cpu",
         [*settings, f"policy.algorithm={algorithm}", f"policy.updates={updates + 1}",
@@ -88,18 +92,44 @@ def measure(algorithm: str, updates: int, settings: Sequence[str]) -> dict[str, 
     return found
 
 
-def run(updates: int = 3, settings: Sequence[str] = ()) -> dict[str, Any]:
+@contextmanager
+def others(n: int) -> Iterator[None]:
+    """Keep n cores busy."""
+    spawn = multiprocessing.get_context("spawn")
+    made = [spawn.Process(target=_turn, daemon=True) for _ in range(n)]
+    for process in made:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in made:
+            process.kill()
+
+
+def _turn() -> None:
+    while True:
+        pass
+
+
+def run(updates: int = 3, settings: Sequence[str] = (), busy: int = 0) -> dict[str, Any]:
     """Both, as one JSON object; `ratio` is the own loop's seconds over TRL's.
 
     Args:
         updates: that are measured of each.
         settings: overrides of the cpu profile.
+        busy: processes that compute something else meanwhile.
     """
-    own = measure("ppo", updates, settings)
-    trl = measure("trl-ppo", updates, settings)
+    wait_briefly()
+    import torch
+
     policy = configs.load("cpu", settings).policy
+    with others(busy):
+        own = measure("ppo", updates, settings)
+        trl = measure("trl-ppo", updates, settings)
     return {
         "threads": torch.get_num_threads(),
+        "spins": os.environ.get("GOMP_SPINCOUNT"),
+        "busy": busy,
         "base": policy.base or configs.load("cpu").responder.model,
         "precision": policy.precision,
         "batch": policy.batch,
