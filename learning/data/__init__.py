@@ -30,7 +30,10 @@ def load(spec: str, config: Config) -> Dataset:
     data = _load(name, rest, spec, config)
     if not data.dialogues:
         reasons = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
-        raise DataError(f"{spec}: no dialogues to learn from{f' ({reasons})' if reasons else ''}")
+        raise DataError(
+            f"{spec}: no dialogues to learn from{f' ({reasons})' if reasons else ''}",
+            "hold calls whose person lets them be learned from" if name == "store" else None,
+        )
     return replace(data, source=spec, dialogues=tuple(with_sentiment(data.dialogues)))
 
 
