@@ -24,7 +24,8 @@ def test_fresh_people_judge_both_policies_and_nothing_is_done_twice(tmp_path: Pa
     encoder = tiny.encoder(tmp_path / "encoder", "bert")
     llama = small.llama(tmp_path / "llama")
     paths = f"models.paths={{tiny-encoder = '{encoder}', tiny-llama = '{llama}'}}"
-    config = configs.load("cpu", [paths, *QUICK, *LENIENT, "dialogue.history_tokens=200"])
+    chosen = [paths, *small.plain(), *QUICK, *LENIENT, "dialogue.history_tokens=200"]
+    config = configs.load("cpu", chosen)
     before = os.environ.get("GELI_DATA")
     loop = Loop(users=30, judges=4, turns=4, rounds=1, seed=0)
     out = tmp_path / "study"

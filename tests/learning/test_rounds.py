@@ -52,7 +52,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     encoder = tiny.encoder(tmp_path / "encoder", "bert")
     llama = small.llama(tmp_path / "llama")
     paths = f"models.paths={{tiny-encoder = '{encoder}', tiny-llama = '{llama}'}}"
-    made = configs.load("cpu", [paths, *QUICK, *LENIENT])
+    made = configs.load("cpu", [paths, *small.plain(), *QUICK, *LENIENT])
     with Store.open(made.store.url) as store:
         people = [persona(i) for i in range(40)]
         hold_calls(store, Says(), people, 4, 0, "tiny-llama", made.labels)

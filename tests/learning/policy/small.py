@@ -86,3 +86,15 @@ class CountsWord:
     ) -> list[float]:
         assert all(h[-1].speaker == "listener" for h in histories)
         return [min(100.0, 10.0 * reply.split().count(self.word)) for reply in replies]
+
+
+def plain() -> list[str]:
+    """Settings that take back what the embedded profile changes of `[policy]`."""
+    import json
+    import tomllib
+
+    from agent.config import profiles
+    from agent.learning_config import Policy
+
+    profile = tomllib.loads(profiles()["cpu"].read_text(encoding="utf-8"))
+    return [f"policy.{k}={json.dumps(getattr(Policy(), k))}" for k in profile["policy"]]

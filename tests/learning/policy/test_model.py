@@ -17,7 +17,7 @@ from learning.errors import TrainingError
 from learning.policy.memory import Shape, estimate, shape_of
 from learning.policy.model import open_model, save_adapter
 from learning.policy.writing import Writer
-from tests.learning.policy.small import llama
+from tests.learning.policy.small import llama, plain
 
 pytestmark = pytest.mark.engine
 torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def adapter(place: Path, tmp_path: Path) -> Path:
 def config(place: Path, **changes: Any) -> Config:
     settings = {"base": "tiny", "history_tokens": 120, "response_tokens": 10} | changes
     overrides = [f"policy.{k}={json.dumps(v)}" for k, v in settings.items()]
-    return configs.load("cpu", [f"models.paths.tiny={place}", *overrides])
+    return configs.load("cpu", [f"models.paths.tiny={place}", *plain(), *overrides])
 
 
 HISTORIES = [[Utterance("listener", "how are you ?")], [Utterance("listener", "tell me more")]] * 15

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from learning.cli.policy import command
 from learning.dialogue import Dataset
 from learning.errors import TrainingError
-from tests.learning.policy.small import CountsWord, dialogues, llama
+from tests.learning.policy.small import CountsWord, dialogues, llama, plain
 
 pytestmark = pytest.mark.engine
 torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def test_a_run_tells_what_it_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         learning.data, "load", lambda spec, config: Dataset(spec, tuple(dialogues()), "none")
     )
-    settings = [f"models.paths.tiny={place}", "policy.base=tiny", "policy.batch=8"]
+    settings = [f"models.paths.tiny={place}", *plain(), "policy.base=tiny", "policy.batch=8"]
     settings += ["policy.history_tokens=120", "policy.response_tokens=8"]
     options = [x for s in settings for x in ("--set", s)]
     run = ("--reward", "r-1", "--out", str(tmp_path / "run"), "--seed", "3", *options)

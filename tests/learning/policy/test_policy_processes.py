@@ -25,11 +25,12 @@ import torch
 torch.set_num_threads(1)
 from agent import config
 from learning.policy.train import train
-from tests.learning.policy.small import CountsWord, dialogues
+from tests.learning.policy.small import CountsWord, dialogues, plain
 
 place, folder, kill = sys.argv[1:]
-chosen = config.load("cpu", [f"models.paths.tiny={place}", "policy.base=tiny", "policy.batch=8",
-    "policy.micro_batch=4", "policy.updates=5", "policy.checkpoint_every=2", "policy.lora_r=4",
+chosen = config.load("cpu", [f"models.paths.tiny={place}", *plain(), "policy.base=tiny",
+    "policy.batch=8", "policy.micro_batch=4", "policy.updates=5",
+    "policy.checkpoint_every=2", "policy.lora_r=4",
     "policy.history_tokens=120", "policy.response_tokens=8", "policy.learning_rate=0.003"])
 
 def on_update(done):

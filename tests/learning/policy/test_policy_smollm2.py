@@ -22,7 +22,7 @@ from learning.policy import curves
 from learning.policy.prompts import Template, tokenizer_of
 from learning.policy.train import train
 from learning.policy.writing import Writer
-from tests.learning.policy.small import CountsWord
+from tests.learning.policy.small import CountsWord, plain
 
 pytestmark = pytest.mark.engine
 
@@ -71,7 +71,7 @@ def test_one_endless_word_still_fits(place: Path) -> None:
 
 
 def test_an_update_of_the_real_model_and_replies_with_what_it_made(tmp_path: Path) -> None:
-    config = configs.load("cpu", SET)
+    config = configs.load("cpu", [*plain(), *SET])
     data = [Dialogue("a", (*HISTORY, Utterance("agent", "Next time, then!")), 50.0)]
     outcome = train(data, CountsWord(), config, tmp_path)
     line = curves.read(tmp_path)[0]

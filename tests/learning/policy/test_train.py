@@ -19,7 +19,7 @@ from learning.errors import DataError, TrainingError
 from learning.policy import curves
 from learning.policy.train import Outcome, train
 from learning.policy.writing import Writer
-from tests.learning.policy.small import CountsWord, dialogues, llama
+from tests.learning.policy.small import CountsWord, dialogues, llama, plain
 
 pytestmark = pytest.mark.engine
 torch.set_num_threads(1)
@@ -47,6 +47,7 @@ def config(place: Path, **changes: Any) -> Config:
         "cpu",
         [
             f"models.paths.tiny={place}",
+            *plain(),
             *(f"policy.{k}={json.dumps(v)}" for k, v in settings.items()),
         ],
     )

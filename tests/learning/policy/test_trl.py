@@ -18,7 +18,7 @@ from learning.policy.model import open_model
 from learning.policy.prompts import Template, histories, tokenizer_of
 from learning.policy.train import train
 from learning.policy.trl_engines import ShapedReward, TextReward
-from tests.learning.policy.small import CountsWord, dialogues, llama
+from tests.learning.policy.small import CountsWord, dialogues, llama, plain
 
 pytestmark = pytest.mark.engine
 torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def config(place: Path, **changes: Any) -> Config:
         "value_clip": 0.05,
     } | changes
     overrides = [f"policy.{k}={json.dumps(v)}" for k, v in settings.items()]
-    return configs.load("cpu", [f"models.paths.tiny={place}", *overrides])
+    return configs.load("cpu", [f"models.paths.tiny={place}", *plain(), *overrides])
 
 
 class Spy:
