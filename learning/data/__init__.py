@@ -32,7 +32,7 @@ def load(spec: str, config: Config) -> Dataset:
         reasons = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
         raise DataError(
             f"{spec}: no dialogues to learn from{f' ({reasons})' if reasons else ''}",
-            "hold calls whose person lets them be learned from" if name == "store" else None,
+            "hold calls whose person lets them be learned from" if name == "store" else "",
         )
     return replace(data, source=spec, dialogues=tuple(with_sentiment(data.dialogues)))
 
