@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent.errors import ConfigError
 from agent.learning_config import Gates, Judge, Policy, Reward, Rollout
+from agent.records import Consent
 
 PAPER_PROMPT = (
     "You are AI. You are having a casual social conversation with a User. AI is polite, kind, "
@@ -32,11 +33,12 @@ SECRET = frozenset({"access_token", "credential"})
 """Keys whose values are never shown."""
 
 NOT_THE_CALL = {
-    "server", "models", "store", "logging", "limits",
+    "server", "models", "store", "retention", "logging", "limits",
     "reward", "policy", "gates", "rollout", "judge",
 }  # fmt: skip
 """Sections that do not shape a call; which policy spoke stands in its record."""
 
+Days = typing.Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Positive = typing.Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = typing.Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -231,6 +233,20 @@ class Store(_Section):
     """SQLAlchemy URL; `{data}` is the data directory ($GELI_DATA, else ~/.local/share/geli)."""
 
 
+class Retention(_Section):
+    """How long sessions may be kept, by what their person agreed to; `geli sessions purge`."""
+
+    keep_days: Days = 180
+    """Sessions that are only kept; 0: for good."""
+    learn_days: Days = 730
+    """Sessions that learning may read; 0: for good."""
+
+    @property
+    def days(self) -> dict[Consent, float | None]:
+        """Days by class; None: for good."""
+        return {Consent.KEEP: self.keep_days or None, Consent.LEARN: self.learn_days or None}
+
+
 class Models(_Section):
     """Where weights lie."""
 
@@ -262,6 +278,7 @@ class Config(_Section):
     perception: Perception = Perception()
     labels: Labels = Labels()
     store: Store = Store()
+    retention: Retention = Retention()
     models: Models = Models()
     logging: Logging = Logging()
     reward: Reward = Reward()

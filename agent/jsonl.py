@@ -16,6 +16,8 @@ clock, which starts at 0 with the first received audio; wall times are ISO 8601 
       overall_affect_at, overall_affect_source, comment   when and how it was given, or null
       excluded         true: kept out of learning; excluded_reason: text or null
       policy_id, config_digest, program_version           text or null
+      note             the operator's, or null; tags: list of text
+      person           SHA-256 of the person's token (64 hex digits), or null
       turns            list of Turn, in the order of their index, each index once
       windows          list of AffectWindow, in the order of their index, each index once
 

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from agent.config import Labels
 from agent.records import AffectWindow, Label, Session, Turn
 
+BY_PERSON = "person"
+"""`li_rule` of a label that a person corrected begins so: it is not computed again."""
+
 
 @dataclass(slots=True, frozen=True)
 class TurnLabel:

@@ -7,6 +7,7 @@ stored once, at the session's start. `SCHEMA_VERSION` changes when a field chang
 from __future__ import annotations
 
 import enum
+import hashlib
 import math
 import uuid
 from datetime import UTC, datetime
@@ -165,13 +166,19 @@ class Session(_Record):
     overall_affect: Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)] | None = None
     overall_affect_at: datetime | None = None
     overall_affect_source: str | None = None
-    """How the rating was given: `page`, `terminal`, `cli`, `replay`, `import`."""
+    """How the rating was given: `page`, `terminal`, `cli`, `replay`, `import`, `review`."""
     comment: str | None = None
     excluded: bool = False
     excluded_reason: str | None = None
     policy_id: str | None = None
     config_digest: str | None = None
     program_version: str | None = None
+    note: str | None = None
+    """What the operator noted about it."""
+    tags: list[str] = Field(default_factory=list)
+    """The operator's, sorted, each once."""
+    person: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the token by which the person finds all of their sessions (`person_of`)."""
     turns: list[Turn] = Field(default_factory=list)
     windows: list[AffectWindow] = Field(default_factory=list)
 
@@ -184,6 +191,18 @@ class Session(_Record):
             return value.astimezone(UTC) if value is not None else None
         except OverflowError:
             raise ValueError("a time outside the years 1 to 9999 in UTC") from None
+
+
+def person_of(token: str) -> str:
+    """What is stored of a person's token: its SHA-256, so that the store gives no token away.
+
+    Raises:
+        ValueError: shorter than 16 characters, which somebody could guess, or longer than 128.
+    """
+    token = token.strip()
+    if not 16 <= len(token) <= 128:
+        raise ValueError("a person's token has 16 to 128 characters")
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def new_session_id() -> str:

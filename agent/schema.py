@@ -40,6 +40,11 @@ class Words(sa.TypeDecorator[str]):
         return None if value is None else UNSTORABLE.sub("\ufffd", value)
 
 
+COUNTS = ("n_turns", "n_replies", "n_labelled", "n_windows", "n_seen", "n_positive")
+"""What a session holds, kept beside it so that a list of thousands needs no counting: turns, agent
+turns, agent turns with a label; windows, those with a face, positive ones."""
+NOT_OF_THE_RECORD = {"owner", "duration_s", *COUNTS}
+
 metadata = sa.MetaData()
 
 sessions = sa.Table(
@@ -61,7 +66,12 @@ sessions = sa.Table(
     sa.Column("policy_id", Words),
     sa.Column("config_digest", Words),
     sa.Column("program_version", Words),
+    sa.Column("note", Words),
+    sa.Column("tags", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("person", sa.String(64), index=True),
     sa.Column("owner", sa.Text),  # the process that writes it; null once it is over
+    *(sa.Column(name, sa.Integer, nullable=False, server_default="0") for name in COUNTS),
+    sa.Column("duration_s", sa.Float, nullable=False, server_default="0"),
     sa.CheckConstraint("consent IN ('keep', 'learn')", name="only_what_may_be_kept"),
 )
 turns = sa.Table(
@@ -100,6 +110,21 @@ windows = sa.Table(
     sa.Column("positive", sa.Boolean),
     sa.Column("classifier", Words, nullable=False),
 )
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    sa.Column("at", Utc, nullable=False),
+    sa.Column("by", Words, nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),
+    sa.Column("turn_index", sa.Integer),
+    sa.Column("before", sa.JSON, nullable=False),
+    sa.Column("after", sa.JSON, nullable=False),
+    sa.Column("undoes", sa.Integer),
+)
 tally = sa.Table(
     "tally",
     metadata,
@@ -130,7 +155,7 @@ def to_session(
     head: sa.Row[Any], turn_rows: Iterable[sa.Row[Any]], window_rows: Iterable[sa.Row[Any]]
 ) -> Session:
     """The record of a session from its rows."""
-    data = {key: value for key, value in head._mapping.items() if key != "owner"}
+    data = {key: value for key, value in head._mapping.items() if key not in NOT_OF_THE_RECORD}
     data["turns"] = [_bare(row) for row in turn_rows]
     data["windows"] = [_bare(row) for row in window_rows]
     return Session.model_validate(data)

@@ -32,10 +32,11 @@ from agent.records import Consent, EndedHow, Session
 from agent.schema import session_row, sessions, tally, turns
 from agent.schema import windows as windows_table
 from agent.session_log import SessionLog
-from agent.store_query import Filter, SessionSummary, conditions, summaries_query, summary
+from agent.store_query import Filter, Order, SessionSummary, conditions, sessions_query, summary
 from agent.store_rows import (
     check_rating,
     close_session,
+    count_contents,
     load_sessions,
     put_turns,
     put_windows,
@@ -288,13 +289,33 @@ class Store:
             raise self._unknown(session_id)
         return Deleted(session_id, n_turns, n_windows, self._purge())
 
-    def list(
-        self, only: Filter | None = None, limit: int | None = 50, offset: int = 0
-    ) -> Sequence[SessionSummary]:
-        """Summaries, newest first."""
+    def ids(
+        self, only: Filter | None = None, order: Order = "started", descending: bool = True
+    ) -> Sequence[str]:
+        """Ids of the sessions, newest first by default; those without a value of `order` last."""
+        query = sessions_query(only or Filter(), order, descending)
         with self.reading() as connection:
-            rows = connection.execute(summaries_query(only or Filter(), limit, offset))
-            return [summary(row) for row in rows]
+            return connection.scalars(query.with_only_columns(sessions.c.id)).all()
+
+    def summaries(self, ids: Sequence[str]) -> Sequence[SessionSummary]:
+        """Summaries of those sessions (a page of them), in that order, without what is gone."""
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(sessions).where(sessions.c.id.in_(ids)))
+            found = {row.id: summary(row) for row in rows}
+        return [found[i] for i in ids if i in found]
+
+    def list(
+        self,
+        only: Filter | None = None,
+        limit: int | None = 50,
+        offset: int = 0,
+        order: Order = "started",
+        descending: bool = True,
+    ) -> Sequence[SessionSummary]:
+        """Summaries, newest first by default."""
+        query = sessions_query(only or Filter(), order, descending)
+        with self.reading() as connection:
+            return [summary(r) for r in connection.execute(query.limit(limit).offset(offset))]
 
     # -- the one way in -------------------------------------------------------------------------
 
@@ -330,6 +351,7 @@ class Store:
                 connection.execute(sa.insert(sessions).values(session_row(session, owner)))
                 put_turns(connection, session.id, session.turns)
                 put_windows(connection, session.id, session.windows)
+                count_contents(connection, session.id)
         except sa.exc.IntegrityError:
             if self.has(session.id):
                 raise StoreError(f"session {session.id} is already in the store") from None
@@ -342,6 +364,15 @@ class Store:
                 connection.scalar(sa.select(sa.exists().where(sessions.c.id == session_id)))
             )
 
+    def require(self, session_id: str) -> None:
+        """Be sure that the id is known.
+
+        Raises:
+            StoreError: it is not.
+        """
+        if not self.has(session_id):
+            raise self._unknown(session_id)
+
     def _unknown(self, session_id: str) -> StoreError:
         with self.reading() as connection:
             newest = connection.scalars(
@@ -350,6 +381,25 @@ class Store:
         close = difflib.get_close_matches(session_id, newest, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "see 'geli sessions list'"
         return StoreError(f"no session {session_id!r}", hint)
+
+    def compact(self) -> None:
+        """Rewrite SQLite's file without what was deleted, and empty its log.
+
+        Raises:
+            StoreError: another process reads or writes just now.
+        """
+        if self.url.get_backend_name() != "sqlite":
+            return  # the server's own vacuum does it
+        with self.translated(), closing(self.engine.raw_connection()) as raw:
+            try:
+                raw.cursor().execute("VACUUM")
+            except store_engine.SQLITE_ERROR as error:
+                raise store_engine.explain_sqlite(error, self.url) from error
+        if not self._purge():
+            raise StoreError(
+                f"{self.name}: another process reads it, so its log keeps deleted text for now",
+                "end that process, then: geli sessions purge --yes",
+            )
 
     def _purge(self) -> bool:
         """Move SQLite's log into the database and empty it; True when nothing is left in it."""

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine
 
 from agent.errors import StoreError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration (a test holds it against agent/migrations)."""
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 WRITES = {"geli_begin": "BEGIN IMMEDIATE"}
@@ -112,6 +112,7 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         _use_wal(cursor, busy_timeout_s)
+        raw.create_function("geli_says", 2, says, deterministic=True)
         cursor.execute("PRAGMA synchronous = FULL")  # a turn outlives a power cut, too
         cursor.close()
 
@@ -121,6 +122,11 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql(options.get("geli_begin", "BEGIN"))
 
     return engine
+
+
+def says(text: str, lowered: str) -> bool:
+    """Whether a text holds a word or phrase that is in lower case already (SQL `geli_says`)."""
+    return lowered in text.lower()
 
 
 def _use_wal(cursor: sqlite3.Cursor, busy_timeout_s: float) -> None:

@@ -19,6 +19,7 @@ from agent.schema import windows as windows_table
 __all__ = [
     "check_rating",
     "close_session",
+    "count_contents",
     "count_call",
     "load_sessions",
     "put_turns",
@@ -26,6 +27,36 @@ __all__ = [
     "rate_session",
     "session_row",
 ]
+
+
+def count_contents(connection: Connection, session_id: str) -> None:
+    """Bring the counts beside a session (`schema.COUNTS`) up to what it holds."""
+    of_turns = turns.c.session_id == session_id
+    of_windows = windows_table.c.session_id == session_id
+    agents = sa.case((turns.c.speaker == "agent", 1))
+    row = connection.execute(
+        sa.select(
+            sa.func.count().label("n_turns"),
+            sa.func.count(agents).label("n_replies"),
+            sa.func.count(sa.case((turns.c.li.is_not(None), agents))).label("n_labelled"),
+            sa.func.coalesce(sa.func.max(turns.c.end_s), 0.0).label("end_s"),
+        ).where(of_turns)
+    ).one()
+    seen = connection.execute(
+        sa.select(
+            sa.func.count().label("n_windows"),
+            sa.func.count(windows_table.c.positive).label("n_seen"),
+            sa.func.count(sa.case((windows_table.c.positive, 1))).label("n_positive"),
+            sa.func.coalesce(sa.func.max(windows_table.c.end_s), 0.0).label("end_s"),
+        ).where(of_windows)
+    ).one()
+    counts = {name: getattr(row, name) for name in ("n_turns", "n_replies", "n_labelled")}
+    counts |= {name: getattr(seen, name) for name in ("n_windows", "n_seen", "n_positive")}
+    connection.execute(
+        sa.update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(**counts, duration_s=max(row.end_s, seen.end_s))
+    )
 
 
 def check_rating(value: float) -> None:
@@ -41,6 +72,8 @@ def check_rating(value: float) -> None:
 def put_turns(connection: Connection, session_id: str, new: Sequence[Turn]) -> None:
     """Insert turns, or replace those with the same index."""
     _put(connection, turns, [turn_row(session_id, turn) for turn in new])
+    if new:
+        count_contents(connection, session_id)
 
 
 def put_windows(connection: Connection, session_id: str, new: Sequence[AffectWindow]) -> None:
@@ -55,6 +88,7 @@ def close_session(connection: Connection, session_id: str, how: EndedHow, at: da
         .where(sessions.c.id == session_id)
         .values(ended_how=how.value, ended_at=at, owner=None)
     )
+    count_contents(connection, session_id)
 
 
 def rate_session(

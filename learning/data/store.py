@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections import Counter
 
 from agent.config import Config
-from agent.labels import label_session
+from agent.labels import BY_PERSON, label_session
 from agent.records import Session, Turn
 from agent.store import Store
 from learning.dialogue import Dataset, Dialogue, Utterance
 
 LI_SOURCE = "the listener's face in the windows of each agent turn"
-BY_PERSON = "person"
-"""`li_rule` of a label that a person corrected: it is not computed again."""
 
 
 def load(config: Config, *, simulated: bool = False) -> Dataset:
@@ -55,7 +53,8 @@ def of_session(session: Session, config: Config) -> Dialogue:
         for stored, turn in zip(session.turns, fresh.turns, strict=True)
         if turn.text.strip()
     )
-    return Dialogue(session.id, turns, session.overall_affect, policy_id=session.policy_id)
+    people = (session.person,) if session.person else ()
+    return Dialogue(session.id, turns, session.overall_affect, people, session.policy_id)
 
 
 def _utterance(stored: Turn, fresh: Turn) -> Utterance:

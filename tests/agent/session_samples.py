@@ -76,6 +76,9 @@ def full_session() -> Session:
         policy_id="lora-7",
         config_digest="0123456789abcdef",
         program_version="0.1.0",
+        note="asked twice for the same recipe",
+        tags=["cooking", "täst"],
+        person="0f" * 32,
         turns=[
             turn(0, text="Grüß dich, 世界 🌍", sentiment=0.25, prosody={"f0_hz": 181.5}),
             turn(
