@@ -10,7 +10,7 @@ import click
 from agent import __version__
 from agent.errors import GeliError
 
-ELSEWHERE = {"learn": "learning.cli"}
+ELSEWHERE = {"learn": "learning.cli", "review": "tui.cli"}
 """Commands that other packages bring, by module: `agent` imports none of them."""
 
 COMMANDS = {
@@ -18,7 +18,8 @@ COMMANDS = {
     "talk": "hold a call with the local microphone and camera",
     "replay": "run a recorded user side through the same pipeline",
     "perceive": "read the facial affect of a video file",
-    "sessions": "list, show, export, import, rate and delete sessions",
+    "sessions": "list, show, correct, export, import and delete sessions",
+    "review": "review sessions and policies in the terminal",
     "models": "pull, list and verify model weights",
     "learn": "train rewards and policies from sessions, compare and promote them",
     "bench": "measure calls on this machine",

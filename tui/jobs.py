@@ -1,0 +1,182 @@
+"""Long work as processes of their own: they outlive the review, which finds them again.
+
+    jobs = Jobs(data_dir() / "jobs")
+    job = jobs.start("round", ["learn", "round", "--promote", "ask"])
+    jobs.tail(job), jobs.state(job), jobs.cancel(job)
+
+A job is three files: what it is (`.json`), what it printed (`.log`) and, once it is over, its exit
+code (`.rc`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.errors import GeliError
+
+GELI = (sys.executable, "-c", "from agent.cli import main; main()")
+"""How this same program is started again."""
+KEPT = 50
+"""Ended jobs that are remembered."""
+
+State = Literal["running", "done", "failed", "cancelled", "lost"]
+
+
+class JobError(GeliError):
+    """A command that could not be run, or said no."""
+
+
+@dataclass(slots=True, frozen=True)
+class Job:
+    """One command in the background."""
+
+    id: str
+    title: str
+    arguments: list[str]
+    started_at: str
+    pid: int
+
+
+class Jobs:
+    """The jobs of one data directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, title: str, arguments: Sequence[str]) -> Job:
+        """Run `geli` with these arguments, detached from this terminal.
+
+        Raises:
+            JobError: it cannot be started.
+        """
+        now = datetime.now(UTC)
+        job_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._file(job_id, "log").open("wb") as log:
+                process = subprocess.Popen(
+                    ["sh", "-c", _RUN, f"geli-job-{job_id}", str(self._file(job_id, "rc")),
+                     *GELI, *arguments],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            job = Job(
+                job_id, title, list(arguments), now.isoformat(timespec="seconds"), process.pid
+            )
+            self._file(job_id, "json").write_text(json.dumps(asdict(job)), encoding="utf-8")
+        except OSError as error:
+            raise JobError(f"{title} cannot be started: {error.strerror or error}") from None
+        self._forget_old()
+        return job
+
+    def all(self) -> Sequence[Job]:
+        """Jobs, newest first."""
+        found = []
+        for path in sorted(self.folder.glob("*.json"), reverse=True):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                found.append(Job(**json.loads(path.read_text(encoding="utf-8"))))
+        return found
+
+    def state(self, job: Job) -> State:
+        """How far it is."""
+        try:
+            code = int(self._file(job.id, "rc").read_text())
+        except (OSError, ValueError):
+            return "running" if self._alive(job) else "lost"
+        if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 130):
+            return "cancelled"
+        return "done" if code == 0 else "failed"
+
+    def tail(self, job: Job, lines: int = 200) -> list[str]:
+        """The last lines it printed."""
+        try:
+            text = self._file(job.id, "log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        return [line.rpartition("\r")[2] for line in text.splitlines()[-lines:]]
+
+    def cancel(self, job: Job) -> None:
+        """Ask it to stop; a round or a training goes on from there when it is started again."""
+        if self._alive(job):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGTERM)
+
+    def _alive(self, job: Job) -> bool:
+        """Whether the process runs that was started then, not another one of that number."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(job.pid, os.WNOHANG)  # our own child must not stay a zombie
+        try:
+            return job.id.encode() in Path(f"/proc/{job.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    def _file(self, job_id: str, kind: str) -> Path:
+        return self.folder / f"{job_id}.{kind}"
+
+    def _forget_old(self) -> None:
+        over = [job for job in self.all() if self.state(job) != "running"]
+        for job in over[KEPT:]:
+            for kind in ("json", "log", "rc"):
+                self._file(job.id, kind).unlink(missing_ok=True)
+
+
+_RUN = """\
+rc=$1; shift
+trap 'code=143' TERM
+"$@" & child=$!
+wait $child; code=${code:-$?}
+[ "$code" = 143 ] && kill -TERM $child 2>/dev/null && wait $child
+echo "$code" > "$rc.new" && mv "$rc.new" "$rc"
+"""
+"""The shell that waits for the command and keeps its exit code."""
+
+
+class Commands:
+    """Short commands whose answer is wanted now; they end with the review."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def json(self, arguments: Sequence[str]) -> Any:
+        """Run `geli` with these arguments and read the JSON it prints. Blocks.
+
+        Raises:
+            JobError: what it said instead.
+        """
+        try:
+            process = subprocess.Popen(
+                [*GELI, *arguments],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        except OSError as error:
+            raise JobError(f"geli cannot be started: {error.strerror or error}") from None
+        self._running.add(process)
+        try:
+            out, err = process.communicate()
+        finally:
+            self._running.discard(process)
+        if process.returncode != 0:
+            said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
+            line = said[-1].removeprefix("geli: ") if said else f"exit code {process.returncode}"
+            problem, _, way_out = line.partition(" — ")
+            raise JobError(problem, way_out)
+        try:
+            return json.loads(out)
+        except ValueError:
+            raise JobError(f"geli {' '.join(arguments[:2])} printed no JSON") from None
+
+    def end(self) -> None:
+        """Stop what still runs."""
+        for process in list(self._running):
+            process.terminate()
