@@ -53,6 +53,19 @@ def described(only: Filter) -> str:
     return " · ".join(parts)
 
 
+class Box(Checkbox):
+    """A checkbox that says in text whether it is set, not by its colour alone."""
+
+    def __init__(self, label: str, value: bool, id: str) -> None:
+        self.BUTTON_INNER = "X" if value else " "
+        super().__init__(label, value, id=id)
+
+    def watch_value(self) -> None:
+        """Show the mark, or none."""
+        self.BUTTON_INNER = "X" if self.value else " "
+        super().watch_value()
+
+
 class FilterForm(ModalScreen[Filter | None]):
     """The conditions as boxes and lists; all that are set hold together."""
 
@@ -71,34 +84,36 @@ class FilterForm(ModalScreen[Filter | None]):
         with Vertical(classes="window wide"):
             yield Static("Show sessions that are …", classes="question")
             with VerticalScroll(classes="form"):
-                yield Checkbox("unrated", only.unrated, id="unrated")
-                yield Checkbox("dropped, crashed or timed out", bool(only.ended_how), id="dropped")
+                yield Box("unrated", only.unrated, id="unrated")
+                yield Box("dropped, crashed or timed out", bool(only.ended_how), id="dropped")
                 below = only.seen_below is not None
-                yield Checkbox(f"low coverage: a face in < {LOW_COVERAGE:.0%}", below, id="low")
-                yield Checkbox("excluded from learning", only.excluded is True, id="excluded")
-                yield Checkbox("going on now", only.live is True, id="live")
-                yield Checkbox("given to learning", Consent.LEARN in only.consent, id="learn")
+                yield Box(f"low coverage: a face in < {LOW_COVERAGE:.0%}", below, id="low")
+                yield Box("excluded from learning", only.excluded is True, id="excluded")
+                yield Box("going on now", only.live is True, id="live")
+                yield Box("given to learning", Consent.LEARN in only.consent, id="learn")
                 with Horizontal(classes="field"):
                     yield Label("policy")
                     yield Select(
-                        [(p, p) for p in self._policies], prompt="any", id="policy",
+                        [(p, p) for p in self._policies], prompt="any", id="policy", compact=True,
                         value=only.policy_id if only.policy_id in self._policies else Select.NULL,
                     )  # fmt: skip
                 with Horizontal(classes="field"):
                     yield Label("started in")
                     yield Select(
                         [(name, name) for name in SINCE], allow_blank=False, id="since",
-                        value=_since_name(only.since),
+                        value=_since_name(only.since), compact=True,
                     )  # fmt: skip
                 with Horizontal(classes="field"):
                     yield Label("tag")
                     yield Select(
-                        [(t, t) for t in self._tags], prompt="any", id="tag",
+                        [(t, t) for t in self._tags], prompt="any", id="tag", compact=True,
                         value=only.tag if only.tag in self._tags else Select.NULL,
                     )  # fmt: skip
                 with Horizontal(classes="field"):
                     yield Label("says")
-                    yield Input(only.says, placeholder='words, or a "phrase"', id="says")
+                    yield Input(
+                        only.says, placeholder='words, or a "phrase"', id="says", compact=True
+                    )
             with Horizontal(classes="buttons"):
                 yield Button("Apply (^s)", id="apply", variant="primary")
                 yield Button("Clear", id="clear")

@@ -6,14 +6,19 @@ from typing import Any
 
 from textual.screen import Screen
 
+EVERYWHERE = ("scroll_", "page_left", "page_right", "app.focus_", "screen.", "cursor_")
+"""Actions of the toolkit that need no telling."""
+
 
 def help_of(screen: Screen[Any]) -> str:
     """Every key that works there, also those that the last lines do not show, and the signs."""
     lines = ["Keys", ""]
     told = set()
-    for active in screen.active_bindings.values():
-        binding = active.binding
+    bindings = [active.binding for active in screen.active_bindings.values()]
+    for binding in sorted(bindings, key=lambda b: not b.show):
         if binding.action in told or not binding.description or binding.system:
+            continue
+        if binding.action.startswith(EVERYWHERE):
             continue
         told.add(binding.action)
         lines.append(f"  {screen.app.get_key_display(binding):<10} {binding.description}")
