@@ -134,3 +134,23 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
         return
     for key, value in found.items():
         click.echo(f"{key:28} {value}")
+
+
+@command.command()
+@click.option("--sessions", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def review(sessions: int, repeats: int, as_json: bool) -> None:
+    """Start `geli review` on many sessions: time to the first screen, memory, imports."""
+    bench = _module("review")
+    click.echo(f"making up {sessions:,} sessions", err=True)
+    found = bench.measure(sessions, repeats)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    times = ", ".join(f"{seconds:.2f}" for seconds in found["first_screen_s"])
+    click.echo(f"first screen   {found['first_screen_median_s']:.2f} s (of {times})")
+    click.echo(f"memory         {found['memory_mib']:.0f} MiB")
+    click.echo(f"heavy modules  {', '.join(found['heavy_modules']) or 'none'}")
+    for what, took in found["queries_ms"].items():
+        click.echo(f"{what:28}{took:8.1f} ms")

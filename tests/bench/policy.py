@@ -74,7 +74,7 @@ def measure(algorithm: str, updates: int, settings: Sequence[str]) -> dict[str, 
     config = configs.load(
         "cpu",
         [*settings, f"policy.algorithm={algorithm}", f"policy.updates={updates + 1}",
-         "policy.checkpoint_every=1000"],
+         "policy.checkpoint_every=1000", "policy.samples=1"],  # what TRL's PPOTrainer can do
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         train(dialogues(), Questions(), config, Path(folder) / "run")
