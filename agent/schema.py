@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
+from agent.errors import StoreError
 from agent.records import AffectWindow, Session, Turn
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -154,11 +156,23 @@ def window_row(session_id: str, window: AffectWindow) -> dict[str, Any]:
 def to_session(
     head: sa.Row[Any], turn_rows: Iterable[sa.Row[Any]], window_rows: Iterable[sa.Row[Any]]
 ) -> Session:
-    """The record of a session from its rows."""
+    """The record of a session from its rows.
+
+    Raises:
+        StoreError: a row holds what no session can.
+    """
     data = {key: value for key, value in head._mapping.items() if key not in NOT_OF_THE_RECORD}
     data["turns"] = [_bare(row) for row in turn_rows]
     data["windows"] = [_bare(row) for row in window_rows]
-    return Session.model_validate(data)
+    try:
+        return Session.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StoreError(
+            f"session {head.id} is damaged: {where}: {first['msg']}",
+            "restore a copy, exclude it from learning, or delete it",
+        ) from None
 
 
 def _bare(row: sa.Row[Any]) -> dict[str, Any]:

@@ -110,7 +110,9 @@ class SessionTable(ScrollView, can_focus=True):
     def header(self, order: Order, descending: bool) -> str:
         """The line of titles, with the sign of the order."""
         arrow = "↓" if descending else "↑"
-        titles = [c.title + arrow if c.order == order else c.title for c, _ in self._cells]
+        titles = [
+            c.title[: width - 1] + arrow if c.order == order else c.title for c, width in self._cells
+        ]
         return "  " + line(self._cells, titles)
 
     def order_at(self, x: int) -> Order | None:

@@ -125,6 +125,18 @@ class _Reader(torch.nn.Module):  # type: ignore[misc]
         return SimpleNamespace(hidden_states=(state,))
 
 
+class _Score(torch.nn.Module):  # type: ignore[misc]
+    """The head in its own precision, whatever the trunk's is."""
+
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Values, [batch, tokens, 1], of hidden states [batch, tokens, width]."""
+        return self.head(hidden.to(self.head.weight.dtype))
+
+
 class TrunkValue(torch.nn.Module):  # type: ignore[misc]
     """A value head on the policy's own trunk: no second model."""
 
@@ -133,7 +145,7 @@ class TrunkValue(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, model: PolicyModel) -> None:
         super().__init__()
         self.trunk = model.trunk
-        self.score = model.head
+        self.score = _Score(model.head)
 
 
 def train(
