@@ -113,7 +113,7 @@ A, u below the strip: the agent and the user speak; the turn at the cursor is in
             turns.highlighted = min(at or 0, len(session.turns) - 1)
         self.query_one("#head", Static).update(head(session))
         where = self._beside.index(session.id) + 1 if session.id in self._beside else 0
-        self.tell(f"{session.id}  {where} of {len(self._beside)}" if where else session.id)
+        self.tell(f"{where} of {len(self._beside)}  {session.id}" if where else session.id)
         self._draw()
 
     def _draw(self) -> None:

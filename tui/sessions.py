@@ -76,8 +76,11 @@ seen    windows with a face among all
         yield Static(id="status", markup=False)
 
     def on_mount(self) -> None:
-        """Read the list."""
+        """The keys go to the list."""
         self._table.focus()
+
+    def on_screen_resume(self) -> None:
+        """Read the list, at first and whenever one comes back to it."""
         self.reload()
 
     def reload(self) -> None:
