@@ -41,9 +41,8 @@ A, u below the strip: the agent and the user speak; the turn at the cursor is in
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back"),
-        Binding(
-            "left_square_bracket,right_square_bracket", "beside(1)", "Other session", show=False
-        ),
+        Binding("left_square_bracket", "beside(-1)", "Session before", show=False),
+        Binding("right_square_bracket", "beside(1)", "Session after", show=False),
         Binding("j", "step(1)", "Down", show=False),
         Binding("k", "step(-1)", "Up", show=False),
         Binding("enter", "details", "Details"),
