@@ -58,6 +58,10 @@ def command(
 
 
 def _find(session: str, source: str, config: Config) -> Dialogue:
+    if source in ("store", "store:simulated"):
+        from learning.data.store import load_one
+
+        return load_one(config, session)
     from learning.data import load
     from learning.errors import DataError
 

@@ -11,9 +11,10 @@ from collections import Counter
 
 from agent.config import Config
 from agent.labels import BY_PERSON, label_session
-from agent.records import Session, Turn
+from agent.records import Consent, Session, Turn
 from agent.store import Store
 from learning.dialogue import Dataset, Dialogue, Utterance
+from learning.errors import DataError
 
 LI_SOURCE = "the listener's face in the windows of each agent turn"
 
@@ -43,6 +44,31 @@ def load(config: Config, *, simulated: bool = False) -> Dataset:
                 dropped["without a reply of the policy"] += 1
     source = "store:simulated" if simulated else "store"
     return Dataset(source, tuple(dialogues), LI_SOURCE, dropped=dict(dropped))
+
+
+def load_one(config: Config, given: str) -> Dialogue:
+    """One session that learning may read, by its id or the start of it.
+
+    Raises:
+        StoreError: no such session, or the store cannot be read.
+        DataError: learning may not read it, or the policy said nothing in it.
+    """
+    with Store.open(config.store.url) as store:
+        session = store.get(store.resolve(given))
+        live = store.summaries([session.id])[0].live
+    why = None
+    if session.consent is not Consent.LEARN:
+        why = "its person did not give it to learning"
+    elif session.excluded:
+        why = f"it is excluded from learning ({session.excluded_reason or 'no reason given'})"
+    elif live:
+        why = "the call is still going on"
+    dialogue = of_session(session, config)
+    if why is None and not dialogue.scored:
+        why = "no reply of the policy in it"
+    if why is not None:
+        raise DataError(f"session {session.id}: {why}")
+    return dialogue
 
 
 def of_session(session: Session, config: Config) -> Dialogue:

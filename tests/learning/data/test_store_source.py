@@ -4,9 +4,11 @@ import pytest
 
 from agent import config as configs
 from agent.config import Config
+from agent.errors import StoreError
 from agent.records import Consent, Session
 from agent.store import Store
 from learning.data import load
+from learning.data.store import load_one
 from learning.errors import DataError
 from tests.agent.session_samples import ended, turn, window
 
@@ -81,3 +83,28 @@ def test_an_empty_store_is_said_in_a_line(tmp_path: Path) -> None:
 def test_an_unknown_source_names_the_ones_there_are(spec: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="chitchat, simulated:SEED"):
         load(spec, config_at(tmp_path))
+
+
+def test_one_session_is_read_by_its_id_where_learning_may(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    ways = {
+        "keep": {"consent": "keep"},
+        "excluded": {"excluded": True, "excluded_reason": "a test"},
+        "silent": {"turns": [turn(0)]},
+    }
+    keep(config, ended("open"), *(ended(name, **more) for name, more in ways.items()))
+    with Store.open(config.store.url) as store:
+        store.open_session(ended("live", ended_at=None, ended_how=None))
+    assert load_one(config, "op").id == "open"
+    assert load_one(config, "op").scored == load("store", config).dialogues[0].scored
+    reasons = {
+        "keep": "did not give it to learning",
+        "excluded": r"excluded from learning \(a test\)",
+        "live": "still going on",
+        "silent": "no reply of the policy",
+    }
+    for name, why in reasons.items():
+        with pytest.raises(DataError, match=f"session {name}: .*{why}"):
+            load_one(config, name)
+    with pytest.raises(StoreError, match="no session 'x'"):
+        load_one(config, "x")
