@@ -16,9 +16,10 @@ import difflib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
@@ -29,14 +30,13 @@ from agent.errors import StoreError
 from agent.labels import label_session
 from agent.owner import Owner
 from agent.records import Consent, EndedHow, Session
-from agent.schema import session_row, sessions, tally, turns
+from agent.schema import changes, session_row, sessions, tally, turns
 from agent.schema import windows as windows_table
 from agent.session_log import SessionLog
 from agent.store_query import Filter, Order, SessionSummary, conditions, sessions_query, summary
 from agent.store_rows import (
     check_rating,
     close_session,
-    count_contents,
     load_sessions,
     put_turns,
     put_windows,
@@ -218,8 +218,8 @@ class Store:
             excluded: None for both.
             only: further conditions; its `consent`, `excluded` and `live` are not read.
         """
-        wanted = conditions(only or Filter())
-        wanted += conditions(Filter(consent=consent, excluded=excluded, live=False))
+        only = replace(only or Filter(), consent=consent, excluded=excluded, live=False)
+        wanted = conditions(only)
         start, id_ = sessions.c.started_at, sessions.c.id
         after: sa.ColumnElement[bool] = sa.true()
         while True:
@@ -232,6 +232,35 @@ class Store:
                 return
             last_start, last_id = keys[-1]
             after = (start > last_start) | ((start == last_start) & (id_ > last_id))
+
+    def policies(self) -> Sequence[str]:
+        """Ids of the policies that held calls, by name."""
+        c = sessions.c.policy_id
+        query = sa.select(c).distinct().where(c.is_not(None)).order_by(c)
+        with self.reading() as connection:
+            return connection.scalars(query).all()
+
+    def tags(self) -> Sequence[str]:
+        """Every tag in use, by name."""
+        c = sessions.c.tags
+        query = sa.select(c).where(c.cast(sa.Text) != "[]")  # JSON knows no DISTINCT in PostgreSQL
+        with self.reading() as connection:
+            return sorted({tag for tags in connection.scalars(query) for tag in tags})
+
+    def pulse(self) -> tuple[Any, ...]:
+        """A few sums that change when anything that a list shows does; quick to ask often."""
+        c = sessions.c
+        query = sa.select(
+            sa.func.count(),
+            sa.func.max(c.started_at),
+            sa.func.count(c.owner),
+            sa.func.sum(c.n_turns),
+            sa.func.sum(c.n_windows),
+            sa.func.sum(c.overall_affect),
+            sa.select(sa.func.max(changes.c.id)).scalar_subquery(),
+        )
+        with self.reading() as connection:
+            return tuple(connection.execute(query).one())
 
     def tally(self) -> dict[tuple[date, str], int]:
         """How many calls were held and not kept, by UTC day and kind."""
@@ -271,8 +300,12 @@ class Store:
         if not known:
             raise self._unknown(session_id)
 
-    def delete(self, session_id: str) -> Deleted:
+    def delete(self, session_id: str, *, purge: bool = True) -> Deleted:
         """Remove a session for good: SQLite overwrites its pages and empties its log.
+
+        Args:
+            session_id: which.
+            purge: empty the log now; False where `compact` follows, which does it for many at once.
 
         Raises:
             StoreError: unknown id.
@@ -287,7 +320,7 @@ class Store:
             head = connection.execute(sa.delete(sessions).where(sessions.c.id == session_id))
         if not head.rowcount:
             raise self._unknown(session_id)
-        return Deleted(session_id, n_turns, n_windows, self._purge())
+        return Deleted(session_id, n_turns, n_windows, purge and self._purge())
 
     def ids(
         self, only: Filter | None = None, order: Order = "started", descending: bool = True
@@ -351,7 +384,6 @@ class Store:
                 connection.execute(sa.insert(sessions).values(session_row(session, owner)))
                 put_turns(connection, session.id, session.turns)
                 put_windows(connection, session.id, session.windows)
-                count_contents(connection, session.id)
         except sa.exc.IntegrityError:
             if self.has(session.id):
                 raise StoreError(f"session {session.id} is already in the store") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from agent.records import Consent, EndedHow
-from agent.schema import sessions, turns
+from agent.schema import Words, sessions, turns
 
 Order = Literal[
     "started", "length", "turns", "rating", "positive", "labels", "seen", "policy", "ended"
 ]
 """What a list can be sorted by."""
-
-
 
 
 def _share(part: sa.Column[int], whole: sa.Column[int]) -> sa.ColumnElement[Any]:
@@ -47,8 +44,8 @@ class Filter:
     person: str | None = None
     """`records.person_of` of the person's token."""
     says: str = ""
-    """Words that the transcript holds, each somewhere in it; "in quotes" a phrase. Case and (in
-    SQLite) accents do not matter."""
+    """Words that the transcript holds, each somewhere in it; "in quotes" a phrase. Case does not
+    matter; accents do."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -92,6 +89,25 @@ def _says_in_postgresql(element: geli_says, compiler: Any, **more: Any) -> str:
     return f"(strpos(lower({text}), {word}) > 0)"
 
 
+class geli_tagged(GenericFunction[bool]):  # noqa: N801 (the name in SQL)
+    """Whether a JSON list of texts holds a text."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(geli_tagged, "sqlite")
+def _tagged_in_sqlite(element: geli_tagged, compiler: Any, **more: Any) -> str:
+    tags, tag = (compiler.process(part, **more) for part in element.clauses)
+    return f"EXISTS (SELECT 1 FROM json_each({tags}) AS one WHERE one.value = {tag})"
+
+
+@compiles(geli_tagged, "postgresql")
+def _tagged_in_postgresql(element: geli_tagged, compiler: Any, **more: Any) -> str:
+    tags, tag = (compiler.process(part, **more) for part in element.clauses)
+    return f"({tag} IN (SELECT json_array_elements_text({tags})))"
+
+
 ORDERS: dict[Order, Sequence[sa.ColumnElement[Any]]] = {
     "started": (),
     "length": (sessions.c.duration_s,),
@@ -126,15 +142,15 @@ def conditions(only: Filter) -> list[sa.ColumnElement[bool]]:
     if only.ended_how:
         out.append(c.ended_how.in_([how.value for how in only.ended_how]))
     if only.seen_below is not None:
-        out.append(c.n_seen < only.seen_below * c.n_windows + (c.n_windows == 0).cast(sa.Integer))
+        share = _share(c.n_seen, c.n_windows)
+        out.append(share.is_(None) | (share < only.seen_below))
     if only.tag is not None:
-        quoted = json.dumps(only.tag)  # tags are stored as a JSON list of texts
-        out.append(c.tags.cast(sa.Text).contains(quoted, autoescape=True))
+        out.append(sa.func.geli_tagged(c.tags, sa.literal(only.tag, Words())))
     if only.person is not None:
         out.append(c.person == only.person)
     for word in words_of(only.says):
-        said = sa.select(turns.c.session_id).where(sa.func.geli_says(turns.c.text, word))
-        out.append(c.id.in_(said))
+        said = sa.func.geli_says(turns.c.text, sa.literal(word, Words()))
+        out.append(c.id.in_(sa.select(turns.c.session_id).where(said)))
     return out
 
 

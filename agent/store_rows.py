@@ -79,6 +79,8 @@ def put_turns(connection: Connection, session_id: str, new: Sequence[Turn]) -> N
 def put_windows(connection: Connection, session_id: str, new: Sequence[AffectWindow]) -> None:
     """Insert windows, or replace those with the same index."""
     _put(connection, windows_table, [window_row(session_id, window) for window in new])
+    if new:
+        count_contents(connection, session_id)
 
 
 def close_session(connection: Connection, session_id: str, how: EndedHow, at: datetime) -> None:
@@ -88,7 +90,6 @@ def close_session(connection: Connection, session_id: str, how: EndedHow, at: da
         .where(sessions.c.id == session_id)
         .values(ended_how=how.value, ended_at=at, owner=None)
     )
-    count_contents(connection, session_id)
 
 
 def rate_session(

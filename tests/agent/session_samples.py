@@ -7,9 +7,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent.records import AffectWindow, Consent, EndedHow, Latency, Session, Turn
+from agent.records import AffectWindow, Consent, EndedHow, Latency, Session, Turn, person_of
 
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
+TOKENS = ("a token of sixteen", "another person's token")
+PEOPLE = tuple(person_of(token) for token in TOKENS)
 
 
 def turn(index: int, speaker: str = "user", start_s: float | None = None, **more: Any) -> Turn:
@@ -196,6 +198,9 @@ def sessions(draw: st.DrawFn) -> Session:
         policy_id=draw(maybe(words)),
         config_digest=draw(maybe(words)),
         program_version=draw(maybe(words)),
+        note=draw(maybe(words)),
+        tags=draw(st.lists(words, max_size=3)),
+        person=draw(maybe(st.sampled_from(PEOPLE))),
         turns=[draw(turns(index)) for index in draw(indices)],
         windows=[draw(affect_windows(index)) for index in draw(indices)],
     )
