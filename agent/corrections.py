@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from agent.errors import StoreError
 from agent.labels import BY_PERSON
 from agent.records import Label
-from agent.schema import changes, sessions, turns
+from agent.schema import UNSTORABLE, changes, sessions, turns
 from agent.store import Store
 from agent.store_rows import check_rating, count_contents
 
@@ -106,12 +106,13 @@ def tag(
     """Add and remove tags.
 
     Raises:
-        StoreError: an empty tag, one with a comma, or one longer than 40 characters.
+        StoreError: to add an empty tag, one with a comma, or one longer than 40 characters.
     """
-    wanted, unwanted = ([_tag(given) for given in names] for names in (add, remove))
+    wanted = {_tag(given) for given in add}
+    unwanted = {text for given in remove for text in (given, _bare(given))}  # imported: any text
     with store.writing() as connection:
         have = set(_values(connection, store, session_id, "tags", None)["tags"])
-        new = {"tags": sorted((have | set(wanted)) - set(unwanted))}
+        new = {"tags": sorted((have | wanted) - unwanted)}
         return _apply(connection, store, session_id, "tags", None, new, by)
 
 
@@ -154,7 +155,8 @@ def undo(store: Store, change_id: int, by: str) -> Change:
         StoreError: no such change, undone already, or its values were changed again since.
     """
     with store.writing() as connection:
-        row = connection.execute(sa.select(changes).where(changes.c.id == change_id)).one_or_none()
+        which = sa.select(changes).where(changes.c.id == change_id).with_for_update()
+        row = connection.execute(which).one_or_none()
         if row is None:
             raise StoreError(f"there is no change {change_id}", "see 'geli sessions changes'")
         old = _read(row)
@@ -176,18 +178,15 @@ def undo(store: Store, change_id: int, by: str) -> Change:
 
 
 def last(store: Store, session_id: str) -> Change | None:
-    """The newest change of a session that can be undone: no undoing, and not undone."""
-    undone = sa.select(changes.c.undoes).where(changes.c.undoes.is_not(None))
-    query = (
-        sa.select(changes)
-        .where(changes.c.session_id == session_id, changes.c.undoes.is_(None))
-        .where(changes.c.id.not_in(undone))
-        .order_by(changes.c.id.desc())
-        .limit(1)
-    )
+    """The newest change of a session that still stands and took nothing back (a redo counts)."""
+    query = sa.select(changes).where(changes.c.session_id == session_id).order_by(changes.c.id)
     with store.reading() as connection:
-        row = connection.execute(query).one_or_none()
-    return None if row is None else _read(row)
+        found = [_read(row) for row in connection.execute(query)]
+    standing: dict[int, Change] = {}
+    for one in found:
+        if one.undoes is None or standing.pop(one.undoes, None) is None:
+            standing[one.id] = one
+    return max(standing.values(), key=lambda one: one.id, default=None)
 
 
 def _change(
@@ -209,12 +208,12 @@ def _apply(
 ) -> Change | None:
     """Write the new values and the change; None when nothing differs."""
     before = _values(connection, store, session_id, what, turn_index)
-    after = before | dict(new)
-    told = [name for name in FIELDS[what] if name not in ("overall_affect_at", "li_rule")]
-    if undoes is None and all(before[name] == after[name] for name in told):
+    told = new.keys() - {"overall_affect_at", "li_rule"}
+    if undoes is None and all(before[name] == new[name] for name in told):
         return None
     table, which = _place(session_id, turn_index)
-    connection.execute(sa.update(table).where(*which).values(**after))
+    connection.execute(sa.update(table).where(*which).values(**new))
+    after = _values(connection, store, session_id, what, turn_index)  # as the database keeps them
     if what == "label":
         count_contents(connection, session_id)
     values = {
@@ -234,9 +233,11 @@ def _apply(
 def _values(
     connection: Connection, store: Store, session_id: str, what: What, turn_index: int | None
 ) -> dict[str, Any]:
+    """What stands there now; another writer waits from here on (SQLite: since the beginning)."""
     table, which = _place(session_id, turn_index)
     columns = [table.c[name] for name in FIELDS[what]]
-    row = connection.execute(sa.select(*columns).where(*which)).one_or_none()
+    query = sa.select(*columns).where(*which).with_for_update()
+    row = connection.execute(query).one_or_none()
     if row is None:
         store.require(session_id)
         raise StoreError(f"session {session_id} has no turn {turn_index}")
@@ -252,10 +253,14 @@ def _place(
 
 
 def _tag(given: str) -> str:
-    text = " ".join(given.split())
-    if not text or "," in text or len(text) > LONGEST_TAG:
+    text = _bare(given)
+    if not text or "," in text or len(text) > LONGEST_TAG or UNSTORABLE.search(text):
         raise StoreError(f"{given!r} is no tag", f"1 to {LONGEST_TAG} characters without a comma")
     return text
+
+
+def _bare(given: str) -> str:
+    return " ".join(given.split())
 
 
 def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
