@@ -175,7 +175,7 @@ class Review(App[None]):
             self._lost = False
             self.call_from_thread(self.notify, "the store answers again")
         before, self._pulse = self._pulse, now
-        if before is not None and before != now:
+        if before != now:  # also at first: something may have come since the list was read
             self.call_from_thread(self._changed)
 
     def _changed(self) -> None:
