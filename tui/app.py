@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from textual import events, work
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
@@ -123,6 +124,17 @@ class Review(App[None]):
         from tui.help import help_of
 
         self.push_screen(Show("Help", help_of(self.screen)))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: the tabs, and every key of the screen by its name."""
+        for mode, title in TABS.items():
+            yield SystemCommand(f"Go to {title}", f"tab {title}", partial(self.switch_mode, mode))
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.show and active.enabled and binding.action != "command_palette":
+                key = self.get_key_display(binding)
+                run = partial(self.simulate_key, binding.key)
+                yield SystemCommand(binding.description, f"key {key}", run)
 
     # --- work in the background ---------------------------------------------------------------
 

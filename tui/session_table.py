@@ -111,7 +111,8 @@ class SessionTable(ScrollView, can_focus=True):
         """The line of titles, with the sign of the order."""
         arrow = "↓" if descending else "↑"
         titles = [
-            c.title[: width - 1] + arrow if c.order == order else c.title for c, width in self._cells
+            column.title[: width - 1] + arrow if column.order == order else column.title
+            for column, width in self._cells
         ]
         return "  " + line(self._cells, titles)
 

@@ -321,3 +321,17 @@ async def test_keep_is_listed_as_keep(tmp_path: Path) -> None:
         assert app.store.get(C).consent is Consent.KEEP
         line = next(line for line in shown(app).splitlines() if C in line)
         assert " keep " in line and " dropped " in line
+
+
+async def test_the_command_palette_knows_the_keys(tmp_path: Path) -> None:
+    app = review(tmp_path)
+    async with driven(app) as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+p", *"mark all")
+        for _ in range(100):
+            await pilot.pause(0.05)
+            if "key a" in shown(app):
+                break
+        await pilot.press("enter")
+        await settle(pilot)
+        assert len(table(app).marked) == 5
