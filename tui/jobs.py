@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -25,16 +26,21 @@ from typing import Any, Literal
 
 from agent.errors import GeliError
 
-GELI = (sys.executable, "-c", "from agent.cli import main; main()")
-"""How this same program is started again."""
+GELI = (sys.executable, "-P", "-c", "from agent.cli import main; main()")
+"""How this same program is started again; -P: whatever lies in the current folder."""
 KEPT = 50
 """Ended jobs that are remembered."""
 
 State = Literal["running", "done", "failed", "cancelled", "lost"]
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class JobError(GeliError):
     """A command that could not be run, or said no."""
+
+
+class Cancelled(JobError):
+    """A command that was stopped before it had an answer."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,6 +59,7 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, title: str, arguments: Sequence[str]) -> Job:
         """Run `geli` with these arguments, detached from this terminal.
@@ -71,6 +78,7 @@ class Jobs:
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )  # fmt: skip
+            self._children[process.pid] = process
             job = Job(
                 job_id, title, list(arguments), now.isoformat(timespec="seconds"), process.pid
             )
@@ -88,23 +96,41 @@ class Jobs:
                 found.append(Job(**json.loads(path.read_text(encoding="utf-8"))))
         return found
 
+    def running(self, title: str) -> Job | None:
+        """The newest job of that title that runs."""
+        for job in self.all():
+            if job.title == title and self.state(job) == "running":
+                return job
+        return None
+
     def state(self, job: Job) -> State:
         """How far it is."""
-        try:
-            code = int(self._file(job.id, "rc").read_text())
-        except (OSError, ValueError):
-            return "running" if self._alive(job) else "lost"
+        code = self._code(job)
+        if code is None:
+            if self._alive(job):
+                return "running"
+            code = self._code(job)  # it may have ended between the two looks
+        if code is None:
+            return "lost"
         if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 130):
             return "cancelled"
         return "done" if code == 0 else "failed"
 
+    def ended_at(self, job: Job) -> float | None:
+        """When it ended, seconds of the epoch; None: it runs, or nobody was left to note it."""
+        try:
+            return self._file(job.id, "rc").stat().st_mtime
+        except OSError:
+            return None
+
     def tail(self, job: Job, lines: int = 200) -> list[str]:
         """The last lines it printed."""
         try:
-            text = self._file(job.id, "log").read_text(encoding="utf-8", errors="replace")
+            text = self._file(job.id, "log").read_bytes().decode("utf-8", "replace")
         except OSError:
             return []
-        return [line.rpartition("\r")[2] for line in text.splitlines()[-lines:]]
+        shown = [_as_shown(line) for line in text.removesuffix("\n").split("\n")]
+        return shown[-lines:] if text else []
 
     def cancel(self, job: Job) -> None:
         """Ask it to stop; a round or a training goes on from there when it is started again."""
@@ -112,10 +138,20 @@ class Jobs:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(job.pid, signal.SIGTERM)
 
+    def _code(self, job: Job) -> int | None:
+        try:
+            return int(self._file(job.id, "rc").read_text())
+        except (OSError, ValueError):
+            return None
+
     def _alive(self, job: Job) -> bool:
         """Whether the process runs that was started then, not another one of that number."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(job.pid, os.WNOHANG)  # our own child must not stay a zombie
+        child = self._children.get(job.pid)
+        if child is not None and child.poll() is not None:  # our own child must not stay a zombie
+            self._children.pop(job.pid, None)
+            return False
+        if not Path("/proc/self").exists():
+            return _answers(job.pid)
         try:
             return job.id.encode() in Path(f"/proc/{job.pid}/cmdline").read_bytes()
         except OSError:
@@ -129,6 +165,21 @@ class Jobs:
         for job in over[KEPT:]:
             for kind in ("json", "log", "rc"):
                 self._file(job.id, kind).unlink(missing_ok=True)
+
+
+def _answers(pid: int) -> bool:
+    """Whether a process of that number runs: all that can be asked where there is no /proc."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _as_shown(line: str) -> str:
+    """A line as a terminal would end up showing it: a bar that was drawn anew counts once."""
+    last = line.rstrip("\r").rpartition("\r")[2]
+    return "".join(c if c.isprintable() else " " for c in _ESCAPES.sub("", last))
 
 
 _RUN = """\
@@ -146,13 +197,18 @@ class Commands:
     """Short commands whose answer is wanted now; they end with the review."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: dict[subprocess.Popen[bytes], str] = {}
 
-    def json(self, arguments: Sequence[str]) -> Any:
+    def json(self, arguments: Sequence[str], name: str = "") -> Any:
         """Run `geli` with these arguments and read the JSON it prints. Blocks.
+
+        Args:
+            arguments: of `geli`.
+            name: what `end` may call it by.
 
         Raises:
             JobError: what it said instead.
+            Cancelled: it was ended.
         """
         try:
             process = subprocess.Popen(
@@ -161,11 +217,13 @@ class Commands:
             )  # fmt: skip
         except OSError as error:
             raise JobError(f"geli cannot be started: {error.strerror or error}") from None
-        self._running.add(process)
+        self._running[process] = name
         try:
             out, err = process.communicate()
         finally:
-            self._running.discard(process)
+            del self._running[process]
+        if process.returncode == -signal.SIGTERM:
+            raise Cancelled("it was cancelled")
         if process.returncode != 0:
             said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
             line = said[-1].removeprefix("geli: ") if said else f"exit code {process.returncode}"
@@ -176,7 +234,8 @@ class Commands:
         except ValueError:
             raise JobError(f"geli {' '.join(arguments[:2])} printed no JSON") from None
 
-    def end(self) -> None:
-        """Stop what still runs."""
-        for process in list(self._running):
-            process.terminate()
+    def end(self, name: str | None = None) -> None:
+        """Stop what still runs, or only what has that name."""
+        for process, its in list(self._running.items()):
+            if name in (None, its):
+                process.terminate()
