@@ -76,15 +76,17 @@ def remove(
 
     Args:
         store: where they lie.
-        ids: which.
+        ids: which; with none it finishes what an earlier removal left over.
         on_progress: called with how many are done, of how many.
 
     Raises:
-        StoreError: the store cannot be written; what was deleted before stays deleted.
+        StoreError: the store cannot be written; what was deleted before stays deleted, and the
+            next removal clears it from the files.
     """
     done = Removed()
     registry = policies.registry_of(data_dir())
-    for n, session_id in enumerate(dict.fromkeys(ids)):
+    ids = list(dict.fromkeys(ids))
+    for n, session_id in enumerate(ids):
         on_progress(n, len(ids))
         if not store.has(session_id):
             continue
@@ -93,16 +95,19 @@ def remove(
             done.trained += policies.mark_deleted(registry, session_id)
         except GeliError as error:
             done.unmarked[session_id] = str(error)
-        gone = store.delete(session_id)
+        try:
+            gone = store.delete(session_id, purge=False)
+        except StoreError:
+            if store.has(session_id):
+                raise
+            continue  # somebody else was quicker
         done.ids.append(session_id)
         done.turns += gone.turns
         done.windows += gone.windows
     done.trained = list(dict.fromkeys(done.trained))
-    if done.ids:
-        try:
-            store.compact()
-        except StoreError as error:
-            done.left_over = str(error)
+    try:
+        store.compact()
+    except StoreError as error:
+        done.left_over = str(error)
     on_progress(len(ids), len(ids))
     return done
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
-from agent.records import AffectWindow, EndedHow, Latency, Session, Turn, new_session_id
+from agent.records import (
+    AffectWindow,
+    EndedHow,
+    Latency,
+    Session,
+    Turn,
+    new_session_id,
+    person_of,
+)
 from tests.agent import session_samples as samples
 from tests.agent.session_samples import session, turn, window
 
@@ -143,3 +152,23 @@ def test_ids_are_new_and_sort_by_time() -> None:
     assert all(session(name).id == name for name in made)
     when = datetime.strptime(min(made).partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     assert abs(datetime.now(UTC) - when) < timedelta(hours=1)
+
+
+def test_a_token_is_stored_as_its_hash_only() -> None:
+    token = "äöü-0123456789abc"
+    stored = person_of(f"  {token}\n")
+    assert stored == person_of(token) == hashlib.sha256(token.encode()).hexdigest()
+    assert person_of(token + "d") != stored
+    assert session(person=stored).person == stored
+
+
+@pytest.mark.parametrize("token", ["", " " * 20, "x" * 15, f"   {'x' * 15}   ", "x" * 129])
+def test_a_token_that_could_be_guessed_is_none(token: str) -> None:
+    with pytest.raises(ValueError, match="a person's token has 16 to 128 characters"):
+        person_of(token)
+
+
+@pytest.mark.parametrize("person", ["", "a token of sixteen", "0" * 63, "0" * 65, "G" * 64])
+def test_a_record_takes_no_token_for_a_person(person: str) -> None:
+    with pytest.raises(ValidationError):
+        session(person=person)

@@ -21,53 +21,25 @@ from agent.records import Consent, EndedHow, Session
 from agent.store import Filter, Store
 from agent.store_query import ORDERS, Order
 from tests.agent.session_samples import PEOPLE, START, ended, session, turn, window
+from tests.agent.session_sets import (
+    TAGS,
+    fill,
+    is_live,
+    labelled_of,
+    length_of,
+    one_of,
+    positive_of,
+    seen_of,
+    sets_of_sessions,
+)
 from tests.agent.stores import wipe
 
 pytestmark = pytest.mark.unit
 
-LIVE_OWNER = "elsewhere/boot|1|1"
-TAGS = ("a", "A", "x", 'a"x', "ä", "Ä", "50%", "5_", "\\", "a\\", '"', ", ", "", "世界 😀")
-SAID = ("Grüße", "GRÜSSE", "Дом", "50%", "5_0", "5a0", "back\\slash", "it's", "/", 'so"', "a  b")
 ASKED = ("grüße", "Gruße", "дОМ", "%", "_", "\\", "'", "/", "0", "a b", "it", "slash it's", "nix")
 few = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def maybe(*values: Any) -> st.SearchStrategy[Any]:
-    return st.sampled_from([None, *values])
-
-
-@st.composite
-def sets_of_sessions(draw: st.DrawFn) -> list[Session]:
-    """A few sessions that have much in common; one that has not ended is live."""
-    found = []
-    for n in range(draw(st.integers(1, 6))):
-        speakers = draw(st.lists(st.sampled_from(["user", "agent"]), max_size=4))
-        texts = st.lists(st.sampled_from(SAID), max_size=3).map(" ".join)
-        found.append(
-            session(
-                f"s-{n}",
-                started_at=START + timedelta(minutes=draw(st.integers(0, 3))),
-                ended_how=draw(maybe(*EndedHow)),
-                consent=draw(st.sampled_from([Consent.KEEP, Consent.LEARN])),
-                overall_affect=draw(maybe(0.0, 50.0, 100.0)),
-                excluded=draw(st.booleans()),
-                policy_id=draw(maybe("", "p", "q")),
-                tags=draw(st.lists(st.sampled_from(TAGS), max_size=3)),
-                note=draw(maybe("", "a note")),
-                person=draw(maybe(*PEOPLE)),
-                turns=[
-                    turn(i, speaker, text=draw(texts), li=draw(maybe(0, 1)))
-                    for i, speaker in enumerate(speakers)
-                ],
-                windows=[
-                    window(i, positive)
-                    for i, positive in enumerate(draw(st.lists(maybe(True, False), max_size=5)))
-                ],
-            )
-        )
-    return found
 
 
 @st.composite
@@ -84,11 +56,11 @@ def questions(draw: st.DrawFn) -> tuple[str, list[str]]:
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "consent": st.lists(st.sampled_from([Consent.KEEP, Consent.LEARN]), unique=True),
     "unrated": st.booleans(),
-    "policy_id": maybe("", "p", "q", "r"),
+    "policy_id": one_of("", "p", "q", "r"),
     "since": st.integers(0, 4).map(lambda n: START + timedelta(minutes=n)),
     "until": st.integers(0, 4).map(lambda n: START + timedelta(minutes=n)),
-    "excluded": maybe(True, False),
-    "live": maybe(True, False),
+    "excluded": one_of(True, False),
+    "live": one_of(True, False),
     "ended_how": st.lists(st.sampled_from(EndedHow), unique=True),
     "seen_below": st.sampled_from([0, 0.2, 1 / 3, 0.5, 0.6, 1]),
     "tag": st.sampled_from([*TAGS, "nix", "%", "a"]),
@@ -104,32 +76,6 @@ def filters(draw: st.DrawFn) -> tuple[Filter, list[str]]:
     values = {name: draw(VALUES[name]) for name in names}
     says, phrases = values.pop("says", ("", []))
     return Filter(says=says, **values), phrases
-
-
-def share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def seen_of(one: Session) -> float | None:
-    return share(sum(w.positive is not None for w in one.windows), len(one.windows))
-
-
-def positive_of(one: Session) -> float | None:
-    seen = [w.positive for w in one.windows if w.positive is not None]
-    return share(sum(seen), len(seen))
-
-
-def labelled_of(one: Session) -> float | None:
-    agents = [t for t in one.turns if t.speaker == "agent"]
-    return share(sum(t.li is not None for t in agents), len(agents))
-
-
-def length_of(one: Session) -> float:
-    return max((part.end_s for part in (*one.turns, *one.windows)), default=0.0)
-
-
-def is_live(one: Session) -> bool:
-    return one.ended_how is None
 
 
 def lets_through(only: Filter, phrases: Iterable[str], one: Session) -> bool:
@@ -173,16 +119,6 @@ def in_order(found: Sequence[Session], order: str, descending: bool) -> list[str
     newest = sorted(found, key=KEYS["started"], reverse=True)
     known = sorted((s for s in newest if key(s) is not None), key=key, reverse=descending)
     return [s.id for s in (*known, *(s for s in newest if key(s) is None))]
-
-
-def fill(store: Store, those: Iterable[Session]) -> None:
-    """These and no others; what has not ended is live."""
-    wipe(store)
-    for one in those:
-        store.insert(one)
-    with store.writing() as connection:
-        open_ones = schema.sessions.c.ended_how.is_(None)
-        connection.execute(sa.update(schema.sessions).where(open_ones).values(owner=LIVE_OWNER))
 
 
 def test_the_tests_know_all_there_is() -> None:
@@ -329,11 +265,11 @@ def test_what_cannot_be_stored_is_found_as_it_was_stored(store: Store) -> None:
 # -- the counts beside each session -------------------------------------------------------------
 
 STEPS = st.one_of(
-    st.tuples(st.just("turn"), st.sampled_from(["user", "agent"]), maybe(0, 1)),
-    st.tuples(st.just("change"), st.integers(0, 5), maybe(0, 1), st.floats(0, 50)),
-    st.tuples(st.just("windows"), st.lists(maybe(True, False), max_size=3)),
+    st.tuples(st.just("turn"), st.sampled_from(["user", "agent"]), one_of(0, 1)),
+    st.tuples(st.just("change"), st.integers(0, 5), one_of(0, 1), st.floats(0, 50)),
+    st.tuples(st.just("windows"), st.lists(one_of(True, False), max_size=3)),
     st.tuples(st.just("end"), st.booleans()),
-    st.tuples(st.just("label"), st.integers(0, 5), maybe(0, 1)),
+    st.tuples(st.just("label"), st.integers(0, 5), one_of(0, 1)),
     st.tuples(st.just("undo")),
 )
 
