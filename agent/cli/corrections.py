@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,23 @@ import click
 
 from agent.cli import sessions
 from agent.cli.options import configured
+from agent.cli.transcript import print_table, printable
 
 if TYPE_CHECKING:
     from agent.config import Config
     from agent.corrections import Change
 
+
+def user() -> str:
+    """Who runs the program; in a container the number of a user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 IDS = click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
-BY = click.option("--by", metavar="NAME", default=getpass.getuser, help="who (default: you)")
+BY = click.option("--by", metavar="NAME", default=user, help="who (default: you)")
 JSON = click.option("--json", "as_json", is_flag=True, help="the changes as a JSON array")
 LABELS = {"positive": 1, "not": 0, "unknown": None}
 
@@ -124,14 +135,12 @@ def tag(
 
 @click.command()
 @click.argument("session_id", metavar="ID")
-@click.argument("turn", type=int)
+@click.argument("turn", type=click.IntRange(0, sessions.LARGEST))
 @click.argument("value", type=click.Choice(list(LABELS)))
 @BY
 @JSON
 @configured
-def label(
-    config: Config, session_id: str, turn: int, value: str, by: str, as_json: bool
-) -> None:
+def label(config: Config, session_id: str, turn: int, value: str, by: str, as_json: bool) -> None:
     """Override the listener's label of one agent turn."""
     from agent import corrections
 
@@ -144,13 +153,12 @@ def label(
 
 @click.command()
 @click.argument("session_id", metavar="[ID]", required=False)
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--limit", type=click.IntRange(1, sessions.LARGEST), default=200, show_default=True)
 @JSON
 @configured
 def changes(config: Config, session_id: str | None, limit: int, as_json: bool) -> None:
     """What was corrected, newest first, in one session or in all."""
     from agent import corrections
-    from agent.cli.transcript import print_table
 
     with sessions.opened(config) as store:
         found = corrections.listed(store, store.resolve(session_id) if session_id else None, limit)
@@ -169,7 +177,7 @@ def changes(config: Config, session_id: str | None, limit: int, as_json: bool) -
 
 
 @click.command()
-@click.argument("change", type=int)
+@click.argument("change", type=click.IntRange(1, sessions.LARGEST))
 @BY
 @JSON
 @configured
@@ -191,4 +199,4 @@ def _told(made: list[Change | None], ids: list[str], as_json: bool) -> None:
         if change is None:
             click.echo(f"{session_id}: it is so already")
         else:
-            click.echo(f"{session_id}: {change} (change {change.id})")
+            click.echo(printable(f"{session_id}: {change} (change {change.id})"))

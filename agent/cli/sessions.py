@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONSENTS = click.Choice(["keep", "learn"])
 ENDED = click.Choice(["hung_up", "dropped", "crashed", "timed_out"])
 ORDERS = ("started", "length", "turns", "rating", "positive", "labels", "seen", "policy", "ended")
+LARGEST = 2**31 - 1
+"""What every database takes for a whole number."""
 UNITS = {"d": 86_400, "h": 3_600, "m": 60}
 
 
@@ -66,13 +68,13 @@ def filtered(function: Callable[..., Any]) -> Callable[..., Any]:
             consent=[Consent(value) for value in consent],
             unrated=unrated,
             policy_id=policy,
-            since=parse_time("--since", since, now) if since else None,
-            until=parse_time("--until", until, now) if until else None,
+            since=None if since is None else parse_time("--since", since, now),
+            until=None if until is None else parse_time("--until", until, now),
             ended_how=[EndedHow(value) for value in ended],
             excluded=excluded,
             seen_below=seen_below,
             tag=tag,
-            person=person_of(person) if person else None,
+            person=None if person is None else person_of(person),
             says=says,
         )
         return function(*args, only=only, **kwargs)
@@ -89,7 +91,7 @@ def command() -> None:
 @filtered
 @click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True)
 @click.option("--reverse", is_flag=True, help="smallest (oldest) first")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, LARGEST), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="a JSON array")
 @configured
 def list_command(
@@ -119,7 +121,8 @@ def stats_command(config: Config, only: Filter, as_json: bool) -> None:
 
     with opened(config) as store:
         found = count(store, only)
-    click.echo(json.dumps(asdict(found)) if as_json else "\n".join(lines(found)))
+    told = [json.dumps(asdict(found))] if as_json else lines(found)
+    click.echo("\n".join(printable(line) for line in told))
 
 
 @command.command("show")
@@ -183,19 +186,25 @@ def import_command(
 @click.argument("session_ids", metavar="ID...", nargs=-1)
 @click.option("--person", metavar="TOKEN", help="all sessions of this person's token")
 @click.option("--yes", is_flag=True, help="do not ask")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object; with --yes")
 @configured
 def delete_command(
-    config: Config, session_ids: tuple[str, ...], person: str | None, yes: bool
+    config: Config, session_ids: tuple[str, ...], person: str | None, yes: bool, as_json: bool
 ) -> None:
     """Delete sessions for good; their text is overwritten in the store."""
-    from agent.retention import of_person
+    from agent.retention import of_person, remove
 
     if not session_ids and person is None:
         raise click.UsageError("name sessions, or --person")
+    if as_json and not yes:
+        raise click.UsageError("--json does not ask: add --yes")
     with opened(config) as store:
         found = [store.resolve(given) for given in session_ids]
-        found += of_person(store, person_of(person)) if person else []
+        found += [] if person is None else of_person(store, person_of(person))
         found = list(dict.fromkeys(found))
+        if as_json:
+            click.echo(json.dumps(asdict(remove(store, found))))
+            return
         if not found:
             click.echo("no sessions of this person")
             return
