@@ -17,6 +17,8 @@ from agent.errors import StoreError
 HEAD = "0002"
 """The newest migration (a test holds it against agent/migrations)."""
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+MIGRATING = 0x67656C69
+"""Of PostgreSQL's advisory locks, the one that is held while tables are made or changed."""
 WRITES = {"geli_begin": "BEGIN IMMEDIATE"}
 """A writer takes SQLite's lock at once: waiting for it half-way could only fail."""
 SQLITE_ERROR = sqlite3.Error
@@ -164,6 +166,8 @@ def migrate(engine: Engine, name: str) -> None:
     with engine.connect() as plain:
         connection = plain.execution_options(**WRITES)
         with connection.begin():
+            if engine.dialect.name == "postgresql":  # one program at a time; SQLite's lock is held
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")

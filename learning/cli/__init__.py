@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import click
 
@@ -41,3 +42,5 @@ class _Lazy(click.Group):
 def command() -> None:
     """Train rewards and policies from sessions, compare and promote them."""
     wait_briefly()
+    # PEFT asks transformers for a name that will change; nobody who learns can act on it.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
