@@ -1,12 +1,11 @@
 """Stores to test with.
 
-The tests that take `store` run on SQLite and, where $GELI_TEST_POSTGRES names a server (a URL), on
-PostgreSQL too, each in a schema of its own.
+The tests that take `store` run on SQLite and on PostgreSQL: a server of the tests' own, in which
+each test has a schema of its own.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +14,30 @@ import pytest
 import sqlalchemy as sa
 
 from agent.store import Store
+from tests import postgres
 from tests.agent.stores import url_of
 
-POSTGRES = os.environ.get("GELI_TEST_POSTGRES", "")
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """PostgreSQL, started once for all tests."""
+    found = postgres.programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    made = postgres.Server(found)
+    yield made
+    made.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where a new store can be made."""
     if request.param == "sqlite":
         yield url_of(tmp_path)
         return
+    server = sa.make_url(request.getfixturevalue("server").url)
     name = f"geli_test_{uuid.uuid4().hex[:12]}"
-    server = sa.make_url(POSTGRES).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(server)
+    engine = sa.create_engine(server.set(drivername="postgresql+psycopg"))
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {name}")
     own = server.update_query_dict({"options": f"-csearch_path={name}"})
