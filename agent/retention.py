@@ -70,7 +70,7 @@ def of_person(store: Store, person: str) -> Sequence[str]:
 def remove(
     store: Store,
     ids: Sequence[str],
-    on_progress: Callable[[int, int], None] = lambda done, of: None,
+    on_progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Removed:
     """Delete sessions for good. A session that is gone already is passed over.
 

@@ -97,8 +97,16 @@ def undo(app: Review, session_id: str, done: Done) -> None:
     app.attempt(work, told)
 
 
-def delete(app: Review, ids: Sequence[str], done: Done) -> None:
-    """Ask, then delete for good, and say what had learned from them."""
+def delete(
+    app: Review,
+    ids: Sequence[str],
+    done: Done,
+    progress: Callable[[int, int], object] = lambda done, of: None,
+) -> None:
+    """Ask, then delete for good, and say what had learned from them.
+
+    `progress` is called from a thread with how many are done, of how many.
+    """
 
     def answered(yes: bool | None) -> None:
         if not yes:
@@ -117,7 +125,7 @@ def delete(app: Review, ids: Sequence[str], done: Done) -> None:
             app.notify("\n".join(lines), severity=kind, timeout=12, markup=False)  # type: ignore[arg-type]
             done()
 
-        app.attempt(lambda: retention.remove(app.store, ids), told)
+        app.attempt(lambda: retention.remove(app.store, ids, progress), told)
 
     app.push_screen(
         Confirm(
