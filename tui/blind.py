@@ -312,11 +312,11 @@ def _line(one: Listed, rater: str) -> Text:
     if one.sheet is None:
         return out.append(f"   ! {plain(one.problem)}")
     replies = len(one.sheet.histories[0].items)
-    out.append(
-        f"   {counted(len(one.sheet.histories), 'history').replace('historys', 'histories')}"
-    )
-    out.append(f", {replies} replies each")
-    every = {rater: {}} | one.raters if rater not in one.unreadable else one.raters
+    n = len(one.sheet.histories)
+    out.append(f"   {n} {'history' if n == 1 else 'histories'}, {replies} replies each")
+    every = dict(one.raters)
+    if rater not in one.unreadable:
+        every.setdefault(rater, {})
     for name, said in every.items():
         done = sum(one.sheet.answered(said))
         sign = " ✓" if done == one.sheet.whole else ""
