@@ -147,8 +147,10 @@ class Jobs:
     def _alive(self, job: Job) -> bool:
         """Whether the process runs that was started then, not another one of that number."""
         child = self._children.get(job.pid)
-        if child is not None and child.poll() is not None:  # our own child must not stay a zombie
-            self._children.pop(job.pid, None)
+        if child is not None:
+            if child.poll() is None:
+                return True  # in its first moments /proc does not know its arguments yet
+            self._children.pop(job.pid, None)  # our own child must not stay a zombie
             return False
         if not Path("/proc/self").exists():
             return _answers(job.pid)
