@@ -63,8 +63,8 @@ def lines(app: Review) -> list[str]:
 def rated(n: int, policy: str, ratings_: list[float], source: str = "browser") -> list[Session]:
     return [
         ended(
-            f"s-{policy[-6:].replace('+', '_')}-{n}-{i}", n + i, policy_id=policy, overall_affect=value,
-            source=source, windows=[window(0, i % 2 == 0), window(1, True)],
+            f"s-{policy[-6:].replace('+', '_')}-{n}-{i}", n + i, policy_id=policy,
+            overall_affect=value, source=source, windows=[window(0, i % 2 == 0), window(1, True)],
         )
         for i, value in enumerate(ratings_)
     ]  # fmt: skip
