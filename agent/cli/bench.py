@@ -154,3 +154,40 @@ def review(sessions: int, repeats: int, as_json: bool) -> None:
     click.echo(f"heavy modules  {', '.join(found['heavy_modules']) or 'none'}")
     for what, took in found["queries_ms"].items():
         click.echo(f"{what:28}{took:8.1f} ms")
+
+
+@command.command()
+@click.option("--calls", default="1,2,4,8", show_default=True, help="calls at once, one run each")
+@click.option("--modes", default="media,perception,everything", show_default=True)
+@click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
+    help="another checkout, measured in turn with this one",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="as elsewhere")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def cost(
+    calls: str,
+    modes: str,
+    seconds: float,
+    baseline: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """CPU of a call by stage, gaps and waits over concurrent calls, calls per core."""
+    bench = _module("cost")
+    counts, named = calls.split(","), modes.split(",")
+    if not all(count.isdecimal() and int(count) for count in counts):
+        raise GeliError(f"--calls {calls!r} is no list of numbers", "e.g. --calls 1,4")
+    if wrong := [mode for mode in named if mode not in bench.MODES]:
+        raise GeliError(f"--modes: no mode {wrong[0]!r}", f"of {', '.join(bench.MODES)}")
+    found = bench.measure(
+        [int(count) for count in counts],
+        named,
+        seconds,
+        settings,
+        baseline,
+        lambda line: click.echo(line, err=True),
+    )
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(bench.table(found)[1:]))

@@ -6,6 +6,7 @@ Its own process and its own aiortc: nothing is shared with the server but the lo
 from __future__ import annotations
 
 import asyncio
+import bisect
 import fractions
 import json
 import time
@@ -15,7 +16,12 @@ from typing import Any
 import av
 import httpx
 import numpy as np
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from numpy.typing import NDArray
 
 RATE_HZ = 48_000
@@ -75,30 +81,31 @@ class Mouth(MediaStreamTrack):
 
 @dataclass
 class Ear:
-    """What reached the peer: (wall time of arrival, peak) of every frame."""
+    """What reached the peer of the agent's voice."""
 
-    frames: list[tuple[float, float]] = field(default_factory=list)
+    loud: list[float] = field(default_factory=list)
+    """When each frame came that is not silent, wall time (perf_counter)."""
 
     async def listen(self, track: MediaStreamTrack) -> None:
         while True:
             frame = await track.recv()
             peak = float(np.abs(frame.to_ndarray().astype(np.int32)).max()) / 32768
-            self.frames.append((time.perf_counter(), peak))
+            if peak > LOUD:
+                self.loud.append(time.perf_counter())
 
     async def voice_after(self, moment: float, limit_s: float) -> float | None:
         """When the first frame that is not silent arrived after `moment`."""
         while time.perf_counter() < moment + limit_s:
-            later = [at for at, peak in self.frames[-1500:] if at > moment and peak > LOUD]
-            if later:
-                return later[0]
+            first = bisect.bisect_right(self.loud, moment)
+            if first < len(self.loud):
+                return self.loud[first]
             await asyncio.sleep(0.005)
         return None
 
     async def silence_after(self, moment: float, limit_s: float) -> float | None:
         """When the last frame of voice before a lasting silence arrived, after `moment`."""
         while time.perf_counter() < moment + limit_s:
-            loud = [at for at, peak in self.frames[-1500:] if peak > LOUD]
-            last = loud[-1] if loud else moment
+            last = self.loud[-1] if self.loud else moment
             if time.perf_counter() - last >= QUIET_S:
                 return max(last, moment)
             await asyncio.sleep(0.01)
@@ -106,17 +113,19 @@ class Ear:
 
     def is_quiet(self) -> bool:
         """Whether nothing was heard for `QUIET_S`."""
-        now = time.perf_counter()
-        return not any(peak > LOUD for at, peak in self.frames[-60:] if at > now - QUIET_S)
+        return not self.loud or self.loud[-1] <= time.perf_counter() - QUIET_S
 
 
 class Peer:
     """One call from the user's side."""
 
-    def __init__(self, url: str, consent: str = "keep") -> None:
+    def __init__(
+        self, url: str, consent: str = "keep", camera: MediaStreamTrack | None = None
+    ) -> None:
         self._url = url
         self._consent = consent
-        self._pc = RTCPeerConnection()
+        self._camera = camera
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.mouth = Mouth()
         self.ear = Ear()
         self.session_id = ""
@@ -133,12 +142,14 @@ class Peer:
             self._keep(self.ear.listen(track))
 
         pc.addTrack(self.mouth)
+        if self._camera is not None:
+            pc.addTransceiver(self._camera, direction="sendonly")
         await pc.setLocalDescription(await pc.createOffer())
         offer = {
             "sdp": pc.localDescription.sdp,
             "type": "offer",
             "consent": self._consent,
-            "camera": False,
+            "camera": self._camera is not None,
             "resume": None,
         }
         async with httpx.AsyncClient(timeout=30) as client:
