@@ -12,7 +12,7 @@
                "barge_in_ms": {...} | null, "unanswered": 0}, ...]}
 
 `cpu_s_per_call_s` is CPU seconds of the server process a second of call; `total` is the kernel's
-own count for the process, the stages are threads (tests/bench/cost_server.py), `other` what is left.
+own count for the process, the stages are threads (tests/bench/cost_server.py), `other` the rest.
 What a server can carry is `runs` with tree "this" and mode "everything": cores / total at the
 largest `calls` that kept its gaps and waits.
 

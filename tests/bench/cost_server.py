@@ -49,7 +49,7 @@ SHARED = {
     "affect": "perception",
 }
 """Stages timed by hand, and the thread whose time they are part of."""
-ANSWER = "That sounds lovely and I would like to hear more about it. What happened after that today?"
+ANSWER = "That sounds lovely and I would like to hear more about it. What happened after that?"
 
 _timed: dict[str, float] = defaultdict(float)
 
@@ -162,13 +162,14 @@ async def _serve(mode: str, calls: int, settings: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/s.db") as store:
         async with serving(config, store, engines) as rig:
             print(rig.url, flush=True)
-            asking = threading.Thread(target=_answer, name="bench")
-            asking.start()
-            while asking.is_alive():
-                await asyncio.sleep(0.2)
+            # Not on the loop's own executor, which encodes.
+            over = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=_answer, args=(loop, over), name="bench").start()
+            await over.wait()
 
 
-def _answer() -> None:
+def _answer(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
     import psutil
 
     process = psutil.Process()
@@ -181,6 +182,7 @@ def _answer() -> None:
             "rss_mb": process.memory_info().rss / 2**20,
         }
         print(json.dumps(found), flush=True)
+    loop.call_soon_threadsafe(over.set)
 
 
 if __name__ == "__main__":
