@@ -22,6 +22,7 @@ from agent.engines.protocols import (
     VoiceActivity,
 )
 from agent.errors import ConfigError
+from agent.threads import wait_briefly
 
 ENGINES: dict[str, dict[str, str]] = {
     "voice_activity": {"silero": "agent.engines.voice:open_silero"},
@@ -90,6 +91,7 @@ def check(config: Config) -> None:
 
 def _open(role: str, config: Config) -> Any:
     check(config)
+    wait_briefly()  # before the first of them loads OpenMP
     module, _, function = ENGINES[role][getattr(config, role).engine].partition(":")
     return getattr(importlib.import_module(module), function)(config)
 

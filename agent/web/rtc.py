@@ -33,8 +33,9 @@ from aiortc.sdp import SessionDescription
 from agent.config import Config
 from agent.errors import ConfigError, GeliError
 from agent.tasks import Tasks
+from agent.web.opus import Hearing
 from agent.web.outbox import Outbox
-from agent.web.tracks import Sink, VoiceTrack, drain_audio, drain_video
+from agent.web.tracks import Sink, VoiceTrack, drain_video
 
 CHANNEL = "geli"
 CHECK_S = 0.25
@@ -130,7 +131,12 @@ class Peer:
                     transceiver.direction = "recvonly" if self._watched else "inactive"
                 else:
                     _hold_back(transceiver.receiver, self._config.server.jitter_frames)
-            await pc.setLocalDescription(await pc.createAnswer())
+                    hearing = Hearing(_Gate(self).hear, self._heard_from, self._track_failed)
+                    _decode_by(transceiver.receiver, hearing)
+            answer = await pc.createAnswer()
+            if _sound_codec(answer.sdp) == "opus":
+                self.voice.encode()
+            await pc.setLocalDescription(answer)
         except Exception as error:
             # aiortc reports an offer it cannot use by a dozen kinds of exception, its own, KeyError
             # and AssertionError among them; the block holds nothing but aiortc.
@@ -220,9 +226,7 @@ class Peer:
     # --- media --------------------------------------------------------------------------------
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        if track.kind == "audio":
-            self._tasks.spawn(drain_audio(track, _Gate(self), self._heard_from))
-        else:
+        if track.kind == "video":
             hz = self._config.perception.frames_hz
             self._tasks.spawn(drain_video(track, _Gate(self), hz))
 
@@ -340,6 +344,18 @@ def _hold_back(receiver: Any, frames: int) -> None:
     """Set how many frames of sound wait for late ones; aiortc 1.16 fixes it at 4 and has no
     setting for it, so this replaces its buffer before the first packet (a test holds the name)."""
     receiver._RTCRtpReceiver__jitter_buffer = JitterBuffer(capacity=16, prefetch=frames)
+
+
+def _decode_by(receiver: Any, hearing: Hearing) -> None:
+    """Let `hearing` decode what a receiver hears, in place of the queue to aiortc's thread; to be
+    called before the first packet (a test holds the name)."""
+    receiver._RTCRtpReceiver__decoder_queue = hearing
+
+
+def _sound_codec(sdp: str) -> str:
+    """The codec that sound is sent in, in lower case."""
+    audio = next(m for m in SessionDescription.parse(sdp).media if m.kind == "audio")
+    return str(audio.rtp.codecs[0].name).lower()
 
 
 def _is_address(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Media of one peer: the agent's voice on its way out, microphone and camera on their way in."""
+"""Media of one peer: the agent's voice on its way out, and the camera's picture on its way in."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 from numpy.typing import NDArray
 
-from agent.engines.protocols import SAMPLE_RATE_HZ
 from agent.playback import RATE_HZ
+from agent.web.opus import Encoder
 
 FRAME_SAMPLES = 960  # 20 ms at 48 kHz
 FRAME_S = FRAME_SAMPLES / RATE_HZ
@@ -62,11 +62,16 @@ class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
         self._broken = False
         self._due: float | None = None
         self._pts = 0
+        self._encoder: Encoder | None = None
         self.stalls = 0
         """How often the event loop was so late that time was skipped."""
 
+    def encode(self) -> None:
+        """Give Opus packets from now on, not frames that aiortc has to encode."""
+        self._encoder = Encoder()
+
     async def recv(self) -> Any:
-        """The next frame, when it is due. Called by aiortc's sender alone."""
+        """The next frame or packet, when it is due. Called by aiortc's sender alone."""
         if self.readyState != "live":
             raise MediaStreamError
         loop = asyncio.get_running_loop()
@@ -83,6 +88,8 @@ class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
                 self._due += skipped * FRAME_S
                 self._pts += skipped * FRAME_SAMPLES
                 self.stalls += 1
+        if self._encoder is not None:
+            return self._encoder.encode(self._block(), self._pts)
         frame = av.AudioFrame(format="s16", layout="mono", samples=FRAME_SAMPLES)
         frame.planes[0].update(self._block().tobytes())
         frame.sample_rate = RATE_HZ
@@ -100,29 +107,6 @@ class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
                 self._broken = True
                 self._failed()
         return np.zeros(FRAME_SAMPLES, np.int16)
-
-
-async def drain_audio(track: MediaStreamTrack, sink: Sink, alive: Callable[[], None]) -> None:
-    """Read a received audio track to its end: everything to `sink.hear`, 16 kHz mono.
-
-    aiortc queues received frames without bound, so every track is read until it ends.
-    """
-    resampler = _resampler()
-    with contextlib.suppress(MediaStreamError):
-        while True:
-            frame = await track.recv()
-            alive()
-            try:
-                blocks = resampler.resample(frame)
-            except ValueError:  # the peer changed to another codec: other rate or channels
-                resampler = _resampler()
-                blocks = resampler.resample(frame)
-            for block in blocks:
-                sink.hear(block.to_ndarray().reshape(-1))
-
-
-def _resampler() -> Any:
-    return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
 
 
 async def drain_video(track: MediaStreamTrack, sink: Sink, frames_hz: float) -> None:

@@ -7,7 +7,7 @@ import warnings
 
 import click
 
-from learning.threads import wait_briefly
+from agent.threads import wait_briefly
 
 COMMANDS = {
     "data": "what a source holds: counts, lengths, ratings, label coverage",

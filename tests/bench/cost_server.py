@@ -42,6 +42,8 @@ STAGES = {
 }
 """Start of a thread's name in the system (15 characters) to the stage it works for."""
 SHARED = {
+    "opus_encode": "event_loop",
+    "opus_decode": "event_loop",
     "resample": "event_loop",
     "srtp": "event_loop",
     "ice": "event_loop",
@@ -91,7 +93,6 @@ def _time_shared() -> None:
     import aioice.ice
     import pylibsrtp
 
-    from agent.web import tracks
     from perception import affect, faces
 
     for name in ("protect", "unprotect", "protect_rtcp", "unprotect_rtcp"):
@@ -99,19 +100,30 @@ def _time_shared() -> None:
     _time(aioice.ice.StunProtocol, "datagram_received", "ice")
     _time(faces.BlazeFaceDetector, "detect", "detect")
     _time(affect.MiniXception, "classify", "affect")
-    make = tracks._resampler
+    with contextlib.suppress(ImportError):
+        from agent.web import opus
+
+        _time(opus.Encoder, "encode", "opus_encode")
+        _time(opus.Hearing, "put", "opus_decode")  # and resampling
+    _time_resampler()
+
+
+def _time_resampler() -> None:
+    """Trees before agent/web/opus.py resample in a coroutine, which cannot be timed as a whole."""
+    from agent.web import tracks
+
+    make: Any = getattr(tracks, "_resampler", None)
+    if make is None:
+        return
 
     class Resampler:
         def __init__(self) -> None:
             self._inner = make()
 
         def resample(self, frame: Any) -> Any:
-            begun = time.thread_time()
-            try:
-                return self._inner.resample(frame)
-            finally:
-                _timed["resample"] += time.thread_time() - begun
+            return self._inner.resample(frame)
 
+    _time(Resampler, "resample", "resample")
     tracks._resampler = Resampler
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from agent import config as configs
+from agent.threads import wait_briefly
 from learning.dialogue import Dialogue, Utterance
-from learning.threads import wait_briefly
 
 SAID = (
     "I went for a long walk with my dog this morning, the air was really fresh.",

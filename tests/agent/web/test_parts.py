@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from agent import log
 from agent.config import Logging
 from agent.errors import StoreError
+from agent.web.opus import Hearing
 from agent.web.outbox import HIGH_WATER_BYTES, Outbox
 from agent.web.rtc import parse_message
 from agent.web.tracks import rgb
@@ -213,11 +214,11 @@ def test_frames_become_rgb_of_a_bounded_size(
     assert pixels[..., 0].mean() > 150 > 60 > pixels[..., 2].mean()
 
 
-def test_aiortc_still_keeps_its_jitter_buffer_under_the_name_that_is_replaced() -> None:
-    """`rtc._hold_back` sets a private attribute; an aiortc without it would ignore that."""
+def test_aiortc_still_keeps_what_is_replaced_under_its_names() -> None:
+    """`rtc` sets private attributes; an aiortc without them would ignore that."""
     from aiortc import RTCPeerConnection
 
-    from agent.web.rtc import _hold_back
+    from agent.web.rtc import _decode_by, _hold_back
 
     async def check() -> None:
         pc = RTCPeerConnection()
@@ -225,6 +226,10 @@ def test_aiortc_still_keeps_its_jitter_buffer_under_the_name_that_is_replaced() 
         assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 4
         _hold_back(receiver, 2)
         assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 2
+        assert hasattr(receiver, "_RTCRtpReceiver__decoder_queue")
+        hearing = Hearing(lambda pcm: None, lambda: None, lambda error: None)
+        _decode_by(receiver, hearing)
+        assert receiver._RTCRtpReceiver__decoder_queue is hearing
         await pc.close()
 
     asyncio.run(check())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from learning.threads import SPINS, wait_briefly
+from agent.threads import SPINS, wait_briefly
 
 pytestmark = pytest.mark.unit
 
