@@ -42,6 +42,8 @@ class ClipResult:
     duration_s: float
     late: int
     """Analysed frames whose timestamp went back."""
+    told_s: float | None
+    """Duration of the video by the file's own header; None where it has none."""
 
 
 def perceive_clip(
@@ -72,6 +74,7 @@ def perceive_clip(
     with open_video(path) as (container, stream):
         rate = float(stream.average_rate or 0) or 25.0
         total_s = None if container.duration is None else container.duration / 1e6
+        told_s = total_s if stream.duration is None else float(stream.duration * stream.time_base)
         for t_s, frame in _timed(container, stream, rate):
             if t_s > end_s + MAX_GAP_S:
                 raise PerceptionError(
@@ -99,6 +102,7 @@ def perceive_clip(
         fps=frames / end_s,
         duration_s=end_s,
         late=aggregator.late,
+        told_s=told_s,
     )
 
 

@@ -20,9 +20,11 @@ _CHATTER = re.compile(
     rb"INFO: \[\w+\.cc:\d+\] |"
     rb"INFO: Created TensorFlow Lite |"
     rb"WARNING: (Logging before InitGoogle|All log messages before absl::InitializeLog)\(\) |"
-    rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ \w+\.(cc|h):\d+\] "
+    rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ \w+\.(cc|h):\d+\] |"
+    rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d+,\d+ I \d+ \d+\] logging\.cc:"
 )
-"""LiteRT's and glog's informational and warning lines, as seen. Errors (E, F, `ERROR:`) pass."""
+"""LiteRT's, glog's and Ray's informational and warning lines, as seen. Errors (E, F, `ERROR:`)
+pass."""
 _lock = threading.RLock()
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "store": "sessions of the store with consent to learn; store:simulated for simulated ones",
-    "candor:DIR": "the CANDOR corpus in its own layout; candor:DIR@cliffhanger for that transcript",
+    "candor:DIR": "the CANDOR corpus in its own layout; candor:DIR@cliffhanger for that cut, "
+    "candor:DIR,affect=URL for labels from those windows ('geli learn corpus affect')",
     "chitchat": "rated human text chats; chitchat:all with short and untouched ones",
     "simulated:SEED": "a listener whose true reaction to each turn is known; simulated:SEED:N",
 }
@@ -46,10 +47,16 @@ def _load(name: str, rest: str, spec: str, config: Config) -> Dataset:
         case "candor" if rest:
             from learning.data import candor
 
-            directory, at, transcript = rest.rpartition("@")
-            if at and transcript in ("audiophile", "backbiter", "cliffhanger"):
-                return candor.load(Path(directory).expanduser(), transcript)  # type: ignore[arg-type]
-            return candor.load(Path(rest).expanduser())
+            place, _, affect = rest.partition(",affect=")
+            directory, at, transcript = place.rpartition("@")
+            if not (at and transcript in ("audiophile", "backbiter", "cliffhanger")):
+                directory, transcript = place, "backbiter"
+            return candor.load(
+                Path(directory).expanduser(),
+                transcript,  # type: ignore[arg-type]
+                affect=affect or None,
+                labels=config.labels,
+            )
         case "chitchat" if rest in ("", "all"):
             from learning.data import chitchat
 

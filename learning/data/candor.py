@@ -10,6 +10,11 @@ a face in fewer than half of these seconds it is unknown; else it is 1 where the
 the seconds with a face is at least `positive_threshold`. (The authors' published loader takes the
 most frequent emotion *while* the turn is spoken, and counts a missing face as neutral.)
 
+Where `geli learn corpus affect` has read the videos, its windows are used instead, with the rule of
+live calls (`agent.labels`, `[labels]`): windows of a participant whose video could not be read are
+unknown, never filled in from the corpus's features. Video and transcript are taken to start
+together, as the corpus's processed files do.
+
 `overall_affect` is kept in the corpus as a number of at most 10: the authors' loader multiplies it
 by 10 for the 0 to 100 of their tables. So does this one. The corpus itself could not be had when
 this was written, so that a number above 10 is refused, not guessed at.
@@ -23,6 +28,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.config import Labels
+from agent.labels import rule_name
 from learning.data.candor_files import (
     FEATURES,
     METADATA,
@@ -35,6 +42,7 @@ from learning.data.candor_files import (
     Turn,
     conversation,
 )
+from learning.data.candor_windows import AFFECT, Read, Watched
 from learning.dialogue import Dataset, Dialogue, Li, Utterance
 from learning.errors import DataError
 
@@ -53,6 +61,8 @@ def load(
     positive_threshold: float = POSITIVE_THRESHOLD,
     max_after_s: float = 10.0,
     scale: tuple[float, float] = SCALE,
+    affect: str | None = None,
+    labels: Labels | None = None,
 ) -> Dataset:
     """Read a folder of conversations.
 
@@ -64,16 +74,22 @@ def load(
         positive_threshold: least mean P(happy) of a positive label.
         max_after_s: how long after a turn the listener's face still belongs to it.
         scale: least and most that `overall_affect` can be in these files; it becomes 0 to 100.
+        affect: folder or URL of affect windows; None: `geli-affect` in the directory, if it is
+            there.
+        labels: rule of labels from affect windows (`[labels]`).
 
     Raises:
-        DataError: no such directory, or no conversation in it that can be read.
+        DataError: no such directory, no conversation in it that can be read, or no affect windows
+            where they were asked for.
     """
+    watched = Read.of(directory, affect, labels or Labels())
     dialogues, malformed, notes = read(
         directory,
         transcript,
         positive_threshold=positive_threshold,
         max_after_s=max_after_s,
         scale=scale,
+        watched=watched,
     )
     dropped = Counter(kind_of(reason) for _, reason in malformed)
     if not dialogues:
@@ -86,7 +102,12 @@ def load(
     return Dataset(
         source=f"candor:{directory}" + ("" if transcript == "backbiter" else f"@{transcript}"),
         dialogues=tuple(dialogues),
-        li_source=f"listener's face (CANDOR features, P(happy) >= {positive_threshold:g})",
+        li_source=(
+            f"listener's face (CANDOR features, P(happy) >= {positive_threshold:g})"
+            if watched is None
+            else f"listener's face (affect windows by {watched.classifier}; "
+            f"{rule_name(watched.labels)})"
+        ),
         scale=scale,
         dropped=dict(sorted(dropped.items())),
         notes=tuple(notes),
@@ -105,10 +126,11 @@ def read(
     positive_threshold: float = POSITIVE_THRESHOLD,
     max_after_s: float = 10.0,
     scale: tuple[float, float] = SCALE,
+    watched: Read | None = None,
 ) -> tuple[list[Dialogue], list[tuple[str, str]], list[str]]:
     """The dialogues by id, (conversation id, reason) of each malformed one, and notes.
 
-    Args: as in `load`.
+    Args: as in `load`; `watched` are the affect windows that labels are read from.
 
     Raises:
         DataError: no such directory, or no folder in it.
@@ -118,6 +140,7 @@ def read(
     missing: Counter[str] = Counter()
     readings: Counter[Reading] = Counter()
     known: set[str] = set()
+    unwatched = 0
     for folder in _folders(directory):
         try:
             if folder.name in known:
@@ -131,12 +154,21 @@ def read(
         if talk.reading:
             readings[talk.reading] += 1
         first, second = talk.people
-        dialogues.append(_dialogue(talk, second, first, positive_threshold, max_after_s, scale))
-        dialogues.append(_dialogue(talk, first, second, positive_threshold, max_after_s, scale))
+        for agent, listener in ((second, first), (first, second)):
+            face = watched.of_listener(talk.id, listener) if watched is not None else None
+            unwatched += watched is not None and face is None
+            dialogues.append(
+                _dialogue(
+                    talk, agent, listener, positive_threshold, max_after_s, scale,
+                    face if watched is not None else talk.faces.get(listener),
+                )
+            )  # fmt: skip
     whole = len(dialogues) // 2
     notes = [f"overall_affect was given on {scale[0]:g} to {scale[1]:g}"]
     notes += [f"missing in {n} of {whole} conversations: {it}" for it, n in sorted(missing.items())]
-    if categories := readings["category"]:
+    if unwatched:
+        notes.append(f"no affect windows of {unwatched} of {2 * whole} listeners")
+    if watched is None and (categories := readings["category"]):
         notes.append(
             f"{FEATURES}: only an emotion's name, no P(happy), in {categories} of {whole} "
             "conversations: happy seconds count as 1"
@@ -178,7 +210,11 @@ def _has_files(folder: Path) -> bool:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [f for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    return [
+        f
+        for f in sorted(folder.iterdir())
+        if f.is_dir() and not f.name.startswith(".") and f.name != AFFECT
+    ]
 
 
 def _dialogue(
@@ -188,9 +224,9 @@ def _dialogue(
     positive_threshold: float,
     max_after_s: float,
     scale: tuple[float, float],
+    face: Face | Watched | None,
 ) -> Dialogue:
-    """The conversation as `listener` took it. Ratings become 0 to 100."""
-    face = talk.faces.get(listener)
+    """The conversation as `listener`, whose face this is, took it. Ratings become 0 to 100."""
     starts = [turn.start_s for turn in talk.turns if turn.speaker == listener]
     utterances = []
     for turn in talk.turns:
@@ -198,7 +234,9 @@ def _dialogue(
             utterances.append(Utterance("listener", turn.text, scored=False))
             continue
         li: Li = None
-        if face is not None:
+        if isinstance(face, Watched):
+            li = face.label(turn, starts)
+        elif face is not None:
             until_s = min(_next(starts, turn), turn.stop_s + max_after_s, talk.end_s)
             li = _label(face, turn.start_s, until_s, positive_threshold)
         utterances.append(Utterance("agent", turn.text, li=li))
