@@ -123,7 +123,7 @@ class Worker:
     """One of the pool: shard descriptions in, outcomes out."""
 
     def __init__(self, job: Job, open_work: Callable[[], Work]) -> None:
-        from learning.threads import wait_briefly
+        from agent.threads import wait_briefly
 
         wait_briefly()
         self.job = job
