@@ -29,7 +29,7 @@ PAPER_PROMPT = (
 )
 """The paper's prompt (appendix), the default system prompt."""
 
-SECRET = frozenset({"access_token", "credential"})
+SECRET = frozenset({"access_token", "credential", "cluster_key", "turn_secret"})
 """Keys whose values are never shown."""
 
 NOT_THE_CALL = {
@@ -63,12 +63,32 @@ class Server(_Section):
     """0 asks the system for a free port."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    trusted_proxies: list[str] = Field(default_factory=list)
+    """Addresses or networks of load balancers that end TLS: what they say of scheme and caller is
+    believed (X-Forwarded-Proto, -For). With one of them no TLS files are needed."""
     access_token: str | None = Field(None, min_length=16)
-    """Required, with the TLS files, for any address but loopback."""
+    """One token for all. This or `person_tokens` is required for any address but loopback."""
+    person_tokens: bool = False
+    """Let in whoever has a token of `geli tokens create`, and keep whose session it was."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Origins beyond the server's own that may post offers."""
     ice_servers: list[IceServer] = Field(default_factory=list)
+    turn_urls: list[str] = Field(default_factory=list)
+    """TURN servers with which `turn_secret` is shared (coturn's `use-auth-secret`)."""
+    turn_secret: str | None = Field(None, min_length=16)
+    turn_ttl_s: float = Field(7200, ge=60)
+    """How long the credentials hold that each caller gets for them."""
     relay_only: bool = False
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that share the address; each loads the models and takes `limits` calls."""
+    internal_host: str = "127.0.0.1"
+    """Address of this machine on which the workers of other machines reach this one."""
+    internal_port: int = Field(0, ge=0, le=65535)
+    """Of the first worker, the next takes the next; 0: any free ones."""
+    cluster_key: str | None = Field(None, min_length=32)
+    """Shared by all workers behind one load balancer; the workers of one machine make their own."""
+    drain_s: float = Field(30.0, ge=0)
+    """After SIGTERM: how long running calls may go on before they are ended politely."""
     jitter_frames: int = Field(2, ge=0, le=12)
     """Frames of 20 ms of received sound held back against jitter; more where the network is bad.
     Each delays barge-in and every answer by 20 ms."""
@@ -291,16 +311,23 @@ class Config(_Section):
     def _address_is_safe(self) -> Config:
         server = self.server
         if not is_loopback(server.host):
-            missing = [
-                name
-                for name in ("tls_certificate", "tls_key", "access_token")
-                if getattr(server, name) is None
-            ]
+            needed = ["tls_certificate", "tls_key"] if not server.trusted_proxies else []
+            needed += ["access_token"] if not server.person_tokens else []
+            missing = [name for name in needed if getattr(server, name) is None]
             if missing:
                 raise ValueError(
                     f"server.host = {server.host!r} is not loopback and needs "
                     + ", ".join(f"server.{name}" for name in missing)
                 )
+        if not is_loopback(server.internal_host) and server.cluster_key is None:
+            raise ValueError(
+                f"server.internal_host = {server.internal_host!r} is not loopback and needs "
+                "server.cluster_key"
+            )
+        if server.turn_urls and server.turn_secret is None:
+            raise ValueError("server.turn_urls needs server.turn_secret")
+        if server.turn_secret is not None and not server.turn_urls:
+            raise ValueError("server.turn_secret needs server.turn_urls")
         return self
 
     def digest(self) -> str:

@@ -113,6 +113,7 @@ class Host:
         paced: bool = True,
         seed: int | None = None,
         responder: Responder | None = None,
+        secret: str | None = None,
     ) -> Call:
         """Make a call; its record is `session`, which this completes with policy and versions.
 
@@ -122,6 +123,7 @@ class Host:
             paced: see `Call`.
             seed: see `Call`.
             responder: who speaks; default: `choose_responder`.
+            secret: see `Store.open_session`.
 
         Raises:
             StoreError: the store cannot be written.
@@ -136,7 +138,7 @@ class Host:
         watched = self._faces is not None and session.consent is not Consent.TALK_ONLY
         listener = Listener(self._faces, self.config) if watched and self._faces else None
         if self.store is not None:
-            log = self.store.open_session(session)
+            log = self.store.open_session(session, secret=secret)
         else:
             log = SessionLog(None, session.id, session.consent)
         return Call(

@@ -10,7 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 FOREIGN_ALIVE = timedelta(hours=24)
-"""A process on another machine cannot be asked: it counts as alive this long."""
+"""A process on another machine that holds no lease cannot be asked: it counts as alive this long
+(`geli talk`, `geli replay`)."""
+LEASE_S = 60.0
+"""A worker on another machine whose last heartbeat is older is gone (agent/leases.py)."""
+FIRST_PIDS = 0xEFFFFFFC
+"""Inode of Linux's first namespace of process numbers (include/linux/proc_ns.h)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,20 +42,46 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.host}|{self.pid}|{self.started}"
 
-    def is_alive(self, since: datetime, now: datetime) -> bool:
-        """Whether that process still runs; `since` is when its session began."""
+    def runs(self) -> bool | None:
+        """Whether that process still runs; None where it cannot be asked from here."""
         if self.host != _host():
-            same_machine = self.host.partition("/")[0] == socket.gethostname()
-            return not same_machine and now - since < FOREIGN_ALIVE  # rebooted, or elsewhere
+            name, _, rest = self.host.partition("/")
+            rebooted = name == _name() and rest.partition("/")[0] != _boot()
+            return False if rebooted else None
         if self.pid <= 0:
             return False
         if self.started:
             return _started(self.pid) == self.started
         return _answers(self.pid)
 
+    def is_alive(self, since: datetime, now: datetime, silent_s: float | None = None) -> bool:
+        """Whether that process still runs.
+
+        Args:
+            since: when its session began.
+            now: the present.
+            silent_s: seconds since its last heartbeat; None: it holds no lease.
+        """
+        runs = self.runs()
+        if runs is not None:
+            return runs
+        return now - since < FOREIGN_ALIVE if silent_s is None else silent_s < LEASE_S
+
 
 def _host() -> str:
-    return f"{socket.gethostname().replace('|', '_')}/{_boot()}"
+    """Machine, boot, and in a container the namespace in which its process numbers count."""
+    return "/".join((_name(), _boot(), *_container()))
+
+
+def _name() -> str:
+    return socket.gethostname().replace("|", "_")
+
+
+def _container() -> tuple[str, ...]:
+    with contextlib.suppress(OSError):
+        inode = os.stat("/proc/self/ns/pid").st_ino
+        return () if inode == FIRST_PIDS else (str(inode),)
+    return ()
 
 
 def _boot() -> str:

@@ -45,7 +45,7 @@ class Words(sa.TypeDecorator[str]):
 COUNTS = ("n_turns", "n_replies", "n_labelled", "n_windows", "n_seen", "n_positive")
 """What a session holds, kept beside it so that a list of thousands needs no counting: turns, agent
 turns, agent turns with a label; windows, those with a face, positive ones."""
-NOT_OF_THE_RECORD = {"owner", "duration_s", *COUNTS}
+NOT_OF_THE_RECORD = {"owner", "secret", "duration_s", *COUNTS}
 
 metadata = sa.MetaData()
 
@@ -72,6 +72,7 @@ sessions = sa.Table(
     sa.Column("tags", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("person", sa.String(64), index=True),
     sa.Column("owner", sa.Text),  # the process that writes it; null once it is over
+    sa.Column("secret", sa.String(64)),  # SHA-256 of what its page shows; null without a page
     *(sa.Column(name, sa.Integer, nullable=False, server_default="0") for name in COUNTS),
     sa.Column("duration_s", sa.Float, nullable=False, server_default="0"),
     sa.CheckConstraint("consent IN ('keep', 'learn')", name="only_what_may_be_kept"),
@@ -134,13 +135,39 @@ tally = sa.Table(
     sa.Column("what", sa.String(32), primary_key=True),
     sa.Column("n", sa.Integer, nullable=False),
 )
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),  # the same text as in its sessions
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("url", sa.Text),  # where other workers reach it; null: nowhere
+    sa.Column("cluster", sa.String(16)),  # which key it shares with others; null: none
+    sa.Column("started_at", Utc, nullable=False),
+    sa.Column("heartbeat_at", Utc, nullable=False),  # the database's own clock
+    sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("live", sa.Integer, nullable=False),
+    sa.Column("capacity", sa.Integer, nullable=False),
+)
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),  # as `sessions.person` has it
+    sa.Column("cookie", sa.String(64), nullable=False, unique=True),  # SHA-256 of its cookie
+    sa.Column("name", Words, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("expires_at", Utc, nullable=False),
+    sa.Column("revoked_at", Utc),
+)
 
 
-def session_row(session: Session, owner: str | None) -> dict[str, Any]:
+def session_row(session: Session, owner: str | None, secret: str | None = None) -> dict[str, Any]:
     """A session's head as a row of `sessions`."""
     row = session.model_dump(exclude={"turns", "windows"})
     how = session.ended_how.value if session.ended_how else None
-    return row | {"consent": session.consent.value, "ended_how": how, "owner": owner}
+    row |= {"consent": session.consent.value, "ended_how": how, "owner": owner, "secret": secret}
+    return row
 
 
 def turn_row(session_id: str, turn: Turn) -> dict[str, Any]:

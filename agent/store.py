@@ -24,7 +24,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
 
-from agent import store_engine
+from agent import leases, store_engine
 from agent.config import Labels
 from agent.errors import StoreError
 from agent.labels import label_session
@@ -106,19 +106,22 @@ class Store:
 
     # -- a call in progress ---------------------------------------------------------------------
 
-    def open_session(self, session: Session, owner: Owner | None = None) -> SessionLog:
+    def open_session(
+        self, session: Session, owner: Owner | None = None, secret: str | None = None
+    ) -> SessionLog:
         """Begin a session and return its log. A *talk only* session leaves a count, nothing else.
 
         Args:
             session: its head; turns and windows it already has are stored too.
             owner: the writing process; default: this one.
+            secret: SHA-256 of the secret by which its page acts on it (`leases.hashed`).
 
         Raises:
             StoreError: the store cannot be written; better said before the call than after it.
         """
         log = SessionLog(self, session.id, session.consent)
         if session.consent is not Consent.TALK_ONLY:
-            self._insert(session, str(owner or Owner.current()))
+            self._insert(session, str(owner or Owner.current()), secret)
             log.knows(session)
         return log
 
@@ -138,10 +141,11 @@ class Store:
                     sessions.c.owner.is_not(None)
                 )
             ).all()
+            silent_s = leases.silence(connection) if open_rows else {}
         dead = [
             (row.id, row.owner)
             for row in open_rows
-            if not Owner.parse(row.owner).is_alive(row.started_at, now)
+            if not Owner.parse(row.owner).is_alive(row.started_at, now, silent_s.get(row.owner))
         ]
         return [i for i, owner in dead if self._close_one(i, owner, labels)]
 
@@ -378,10 +382,10 @@ class Store:
                 raise
             raise store_engine.explain(error, self.url) from error
 
-    def _insert(self, session: Session, owner: str | None) -> None:
+    def _insert(self, session: Session, owner: str | None, secret: str | None = None) -> None:
         try:
             with self.writing() as connection:
-                connection.execute(sa.insert(sessions).values(session_row(session, owner)))
+                connection.execute(sa.insert(sessions).values(session_row(session, owner, secret)))
                 put_turns(connection, session.id, session.turns)
                 put_windows(connection, session.id, session.windows)
         except sa.exc.IntegrityError:

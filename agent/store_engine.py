@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine
 
 from agent.errors import StoreError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration (a test holds it against agent/migrations)."""
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 MIGRATING = 0x67656C69

@@ -12,94 +12,66 @@ if TYPE_CHECKING:
     import socket
 
     from agent.config import Config, Server
-
-GRACEFUL_S = 5
-"""How long open requests may take when the server ends."""
+    from agent.store import Store
 
 
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="where to listen (default: server.host)")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0 takes a free one")
+@click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="processes (default: 1)")
 @click.option("--open", "open_page", is_flag=True, help="open the page in the default browser")
 @configured
-def command(config: Any, host: str | None, port: int | None, open_page: bool) -> None:
-    """Serve the page and hold calls in the browser. Ctrl-C ends all calls and the server."""
-    import asyncio
-
+def command(
+    config: Any, host: str | None, port: int | None, workers: int | None, open_page: bool
+) -> None:
+    """Serve the page and hold calls in the browser. Ctrl-C ends all calls and the server; SIGTERM
+    lets running calls finish first (server.drain_s)."""
     from agent import log, weights
     from agent.engines import table
     from agent.store import Store
     from agent.web.rtc import check_ice_servers
 
-    config = _with_address(config, host, port)
+    config = _with_server(config, host=host, port=port, workers=workers)
     log.configure(config.logging)
     check_tls(config.server)
     check_ice_servers(config)
     table.check(config)
     listening = bind(config.server)  # before anything slow, so that a taken port is said at once
+    url = page_url(config, listening)
+
+    def opened() -> None:
+        click.echo(f"open {url} (Ctrl-C ends all calls and the server)")
+        if open_page:
+            click.launch(url)
+
     try:
         weights.ensure_all(config)
         with Store.open(config.store.url) as store:
             for session_id in store.close_crashed(config.labels):
                 click.echo(f"closed session {session_id}, which a crash left open", err=True)
-            asyncio.run(_serve(config, store, listening, open_page))
+            _say_if_down(config)
+            click.echo("loading the engines …", err=True)
+            _serve(config, store, listening, opened)
     finally:
         listening.close()
 
 
-async def _serve(config: Config, store: Any, listening: socket.socket, open_page: bool) -> None:
+def _serve(config: Config, store: Store, listening: socket.socket, opened: Any) -> None:
+    if config.server.workers > 1:
+        from agent.workers import Workers
+
+        Workers(config, listening, store, opened, lambda line: click.echo(line, err=True)).run()
+        return
     import asyncio
-    import signal
 
-    import uvicorn
+    from agent.serve import bind_internal, serve
 
-    from agent.host import Host
-    from agent.rollout import Rollout
-    from agent.web.server import create_app
-
-    class Server(uvicorn.Server):
-        """Says where the page is as soon as it can be opened."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                url = page_url(config, listening)
-                click.echo(f"open {url} (Ctrl-C ends all calls and the server)")
-                if open_page:
-                    click.launch(url)
-
-    server = Server(
-        uvicorn.Config(
-            "",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            lifespan="on",
-            ssl_certfile=config.server.tls_certificate,
-            ssl_keyfile=config.server.tls_key,
-            timeout_graceful_shutdown=GRACEFUL_S,
-        )
-    )
-    # While the engines load; uvicorn takes the signals over while it serves, and raises them
-    # again into these handlers when it is done, so that Ctrl-C ends with exit code 0.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    host = Host(config, store, rollout=Rollout.following(config, strict=False))
-    click.echo("loading the engines …", err=True)
-    try:
-        await host.start()
-        if server.should_exit:
-            return
-        server.config.app = create_app(host)
-        await asyncio.to_thread(_say_if_down, config)
-        await server.serve(sockets=[listening])
-    finally:
-        await host.close()
+    internal = bind_internal(config)
+    asyncio.run(serve(config, store, listening, opened, internal=internal))
 
 
-def _with_address(config: Config, host: str | None, port: int | None) -> Config:
-    """`config` with `--host` and `--port`; checked as if they were in the file.
+def _with_server(config: Config, **options: str | int | None) -> Config:
+    """`config` with what the options say of `server`; checked as if it were in the file.
 
     Raises:
         ConfigError: an address that is not safe as configured.
@@ -108,7 +80,7 @@ def _with_address(config: Config, host: str | None, port: int | None) -> Config:
 
     from agent.errors import ConfigError
 
-    given = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     if not given:
         return config
     data = config.model_dump()

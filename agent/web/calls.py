@@ -12,7 +12,6 @@ import asyncio
 import hmac
 import logging
 import secrets
-from dataclasses import dataclass, field
 from typing import Any
 
 from agent import policies
@@ -20,10 +19,12 @@ from agent.call import Call
 from agent.config import Config
 from agent.errors import GeliError, StoreError
 from agent.host import Host
+from agent.leases import hashed
 from agent.records import Consent, EndedHow, Session
-from agent.session_log import SessionLog
 from agent.store_engine import data_dir
 from agent.tasks import Tasks
+from agent.web.answers import Refused
+from agent.web.entry import Entry
 from agent.web.outbox import Outbox
 from agent.web.rtc import CONNECT_S, BadOffer, Peer, PeerEvents, check_offer
 
@@ -33,73 +34,29 @@ GOODBYE_S = 2.0
 """How long the end of a call waits until the page knows of it."""
 CLOSE_S = 5.0
 """How long the server's end waits for its calls."""
+RETRY_AFTER_S = 10.0
+"""When a caller who found no room may try again."""
+TALK_ONLY = Consent.TALK_ONLY
 ENDED_KEPT = 1000
 """Ended calls that can still be rated; the oldest go first."""
 
 log_ = logging.getLogger("geli.web")
 
 
-class Refused(GeliError):
-    """A request that cannot be granted.
+class Calls:
+    """All calls of one worker. Methods are for the event loop's thread.
 
     Args:
-        status: HTTP status code that says so.
-        problem: what is wrong.
-        way_out: what to do about it.
+        host: makes the calls.
+        worker: id of this worker; every secret begins with it, so that any other one knows where
+            its call lives.
     """
 
-    def __init__(self, status: int, problem: str, way_out: str = "") -> None:
-        super().__init__(problem, way_out)
-        self.status = status
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One call and what the server knows about it."""
-
-    id: str
-    secret: str
-    consent: Consent
-    log: SessionLog
-    call: Call | None
-    """None once the call is over."""
-    outbox: Outbox
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    """The call is over and its log was written as far as possible."""
-    peer: Peer | None = None
-    started: bool = False
-    ended_how: EndedHow | None = None
-    """Set as soon as the end is decided."""
-    ended_at: float = 0.0  # event loop's clock
-    rated: bool = False
-    deleted: bool = False
-    to_remove: bool = False
-    """Deleted, but its rows are still in the store."""
-    timer: asyncio.TimerHandle | None = None
-    """Connecting or away: when it is over. Live: None."""
-    limit: asyncio.TimerHandle | None = None
-    """When the whole call is over."""
-    negotiating: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def state(self) -> str:
-        """`live` (or about to be), `away` or `ended`."""
-        if self.ended_how is not None:
-            return "ended"
-        away = self.started and (self.peer is None or not self.peer.connected)
-        return "away" if away else "live"
-
-    @property
-    def can_rate(self) -> bool:
-        """Whether there is something the rating could be stored with."""
-        return self.consent is not Consent.TALK_ONLY and not self.deleted
-
-
-class Calls:
-    """All calls of one server. Methods are for the event loop's thread."""
-
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, worker: str) -> None:
         self._host = host
+        self._worker = worker
+        self.draining = False
+        """No new calls; those that run go on."""
         self._config: Config = host.config
         self._entries: dict[str, Entry] = {}
         self._opening = 0  # calls being made, not in `_entries` yet
@@ -143,24 +100,56 @@ class Calls:
     @property
     def busy(self) -> bool:
         """Whether a new call would be refused."""
-        return self._closed or self.live >= self._config.limits.concurrent_calls
+        full = self.live >= self._config.limits.concurrent_calls
+        return self._closed or self.draining or full
+
+    @property
+    def kept(self) -> list[str]:
+        """Ids of the calls that run and are in the store."""
+        entries = self._entries.values()
+        return [e.id for e in entries if e.ended_how is None and e.consent is not TALK_ONLY]
+
+    def knows(self, session_id: str) -> bool:
+        """Whether the call is here, running or over."""
+        return session_id in self._entries
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls; wait until those that run are over, then end the rest politely."""
+        self.draining = True
+        if self.live:
+            log_.info("draining: %d calls may go on for %.0f s", self.live, seconds)
+        until = asyncio.get_running_loop().time() + seconds
+        # A call may be opening, and has no event to wait for yet: look again and again.
+        while self.live and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        for entry in list(self._entries.values()):
+            self.hang_up(entry, EndedHow.TIMED_OUT)
 
     # --- requests -----------------------------------------------------------------------------
 
-    async def begin(self, sdp: str, consent: Consent, camera: bool) -> tuple[Entry, str]:
+    async def begin(
+        self, sdp: str, consent: Consent, camera: bool, person: str | None = None
+    ) -> tuple[Entry, str]:
         """A new call; returns it and the answer's SDP.
+
+        Args:
+            sdp: the offer.
+            consent: what the person agreed to.
+            camera: whether it is on.
+            person: hash of the token that is the person's own.
 
         Raises:
             Refused: all calls are taken, or the store cannot be written.
             BadOffer: the SDP cannot be used, or there is no relay.
         """
         if self.busy:
-            taken = "the server is shutting down" if self._closed else "all calls are taken"
-            raise Refused(503, taken, "try again in a few minutes")
+            ending = self._closed or self.draining
+            taken = "the server is shutting down" if ending else "all calls are taken"
+            raise Refused(503, taken, "try again in a few minutes", retry_after_s=RETRY_AFTER_S)
         check_offer(sdp)
         self._opening += 1
         try:
-            entry = await self._open(consent)
+            entry = await self._open(consent, person)
         finally:
             self._opening -= 1
         entry.timer = self._after(CONNECT_S, self._never_connected, entry)
@@ -237,23 +226,25 @@ class Calls:
 
     # --- a call's life ------------------------------------------------------------------------
 
-    async def _open(self, consent: Consent) -> Entry:
-        session = Session(consent=consent, source="browser")
+    async def _open(self, consent: Consent, person: str | None) -> Entry:
+        session = Session(consent=consent, source="browser", person=person)
+        secret = f"{self._worker}.{secrets.token_urlsafe(24)}"
         outbox = Outbox()
         # Before the store's lane: a policy that is still being loaded must not hold up the logs.
         responder = await asyncio.to_thread(self._host.choose_responder)
         try:
             call = await self._host.lanes.run(
-                "store", lambda: self._host.new_call(session, outbox.put, responder=responder)
+                "store",
+                lambda: self._host.new_call(
+                    session, outbox.put, responder=responder, secret=hashed(secret)
+                ),
             )
         except StoreError as error:
             log_.error("no call: %s", error)
             raise Refused(
                 503, "the session store cannot be written", "tell the person who runs this server"
             ) from error
-        entry = Entry(
-            call.id, secrets.token_urlsafe(24), consent, log=call.log, call=call, outbox=outbox
-        )
+        entry = Entry(call.id, secret, consent, log=call.log, call=call, outbox=outbox)
         self._entries[entry.id] = entry
         return entry
 
@@ -391,7 +382,7 @@ class Calls:
 
             def remove() -> None:
                 if entry.started:  # else nothing can have learned from it
-                    _mark_deleted(entry.id)
+                    mark_deleted(entry.id)
                 if store.has(entry.id):
                     store.delete(entry.id)
 
@@ -438,7 +429,7 @@ class Calls:
         return asyncio.get_running_loop().call_later(seconds, then, *args)
 
 
-def _mark_deleted(session_id: str) -> None:
+def mark_deleted(session_id: str) -> None:
     """Note the deletion at what learned from the call. It is deleted whether or not that can be."""
     try:
         policies.mark_deleted(policies.registry_of(data_dir()), session_id)

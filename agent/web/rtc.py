@@ -33,6 +33,7 @@ from aiortc.sdp import SessionDescription
 from agent.config import Config
 from agent.errors import ConfigError, GeliError
 from agent.tasks import Tasks
+from agent.web import turn
 from agent.web.opus import Hearing
 from agent.web.outbox import Outbox
 from agent.web.tracks import Sink, VoiceTrack, drain_video
@@ -144,7 +145,7 @@ class Peer:
             raise BadOffer("the offer's SDP cannot be used", "use a current browser") from error
         sdp: str = pc.localDescription.sdp
         if self._config.server.relay_only and "a=candidate" not in sdp:
-            log_.error("the relay of server.ice_servers does not answer", extra=self._log)
+            log_.error("the relay does not answer", extra=self._log)
             raise NoRelay(
                 "the relay for this call cannot be reached", "tell the person who runs this server"
             )
@@ -377,6 +378,7 @@ def check_ice_servers(config: Config) -> None:
         ConfigError: an address that is none, or relayed calls without a relay.
     """
     urls = [url for server in config.server.ice_servers for url in server.urls]
+    urls += config.server.turn_urls
     for url in urls:
         try:
             parse_stun_turn_uri(url)
@@ -386,14 +388,16 @@ def check_ice_servers(config: Config) -> None:
                 "e.g. stun:stun.example.org:3478 or turn:turn.example.org",
             ) from None
     if config.server.relay_only and not any(url.startswith("turn") for url in urls):
-        raise ConfigError("server.relay_only needs a relay", "add a TURN server to ice_servers")
+        raise ConfigError(
+            "server.relay_only needs a relay", "add a TURN server to ice_servers, or turn_urls"
+        )
 
 
 def _configuration(config: Config) -> RTCConfiguration:
     # An empty list, not None: aiortc's default is somebody else's STUN server.
     servers = [
         RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
-        for server in config.server.ice_servers
+        for server in turn.ice_servers(config.server)
     ]
     policy = RTCIceTransportPolicy.RELAY if config.server.relay_only else RTCIceTransportPolicy.ALL
     return RTCConfiguration(iceServers=servers, iceTransportPolicy=policy)

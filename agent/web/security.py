@@ -1,7 +1,8 @@
 """Who may ask the server for what, decided before any route sees the request (pure ASGI).
 
-In this order: the Host header (against DNS rebinding, on loopback), the access token, the origin
-of what changes state, the size of the body. Every answer carries the headers below.
+In this order: the Host header (against DNS rebinding, on loopback), encryption (elsewhere), the
+access token, the origin of what changes state, the size of the body. Every answer carries the
+headers below.
 
 Origin. Browsers send `Origin` with every POST and DELETE, so a foreign page is always recognised.
 Two cases have none, or `null`: programs that are no browser, which no foreign page can steer and
@@ -13,21 +14,20 @@ the browser vouches for it with `Sec-Fetch-Site: same-origin`, a header no page 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-from http.cookies import CookieError, SimpleCookie
+import math
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.config import Config, is_loopback
+from agent.errors import StoreError
+from agent.web.access import Access, Guessing
 
 log_ = logging.getLogger("geli.web")
 
-COOKIE = "geli_token"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -46,6 +46,10 @@ BODY_S = 10.0
 DRAIN_BYTES = 32 * 1024 * 1024
 """Read and thrown away of a body that is too large, so that the client gets to read why."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
+HEALTH = ("/healthz", "/readyz")
+
+Refusal = tuple[int, str, str] | tuple[int, str, str, float]
+"""Status, what is wrong, the way out; and the seconds after which to try again."""
 
 
 class Guard:
@@ -54,11 +58,12 @@ class Guard:
     Args:
         app: the routes.
         config: `server` and `limits` are read.
+        access: who may enter.
     """
 
-    def __init__(self, app: ASGIApp, config: Config) -> None:
+    def __init__(self, app: ASGIApp, config: Config, access: Access) -> None:
         self._app = app
-        self._token = config.server.access_token
+        self._access = access
         self._max_bytes = config.limits.body_bytes
         self._origins = {origin.rstrip("/").lower() for origin in config.server.allowed_origins}
         self._local = is_loopback(config.server.host)
@@ -77,29 +82,49 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope, headers)
+        refusal = self._unsafe(scope, headers) or await self._stranger(scope, headers)
+        if refusal is None and not self._may_change(scope, headers):
+            refusal = 403, "this origin may not use the server", "add it to server.allowed_origins"
         if refusal is None and scope["method"] not in READS:
             body = await self._body(headers, receive)
             if isinstance(body, bytes):
-                receive = _replay(body, receive)
+                receive = replay(body, receive)
             else:
                 refusal = body
         if refusal is None:
             await self._app(scope, receive, hardened)
             return
-        status, error, _ = refusal
+        status, error = refusal[:2]
         log_.info("refused: %s %.80r: %d, %s", scope["method"], scope["path"], status, error)
         await refuse(hardened, *refusal)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
+    def _unsafe(self, scope: Scope, headers: Headers) -> Refusal | None:
+        if scope["path"] in HEALTH and scope["method"] in READS:
+            return None  # asked by address, by whoever watches over this server
         if self._local and not self._knows_host(headers.get("host", "")):
             return 421, "this server does not answer to that host name", "open it as 127.0.0.1"
-        if self._token and not is_public(scope["method"], scope["path"]):
-            if not _carries(headers, self._token):
-                return 401, "an access token is needed", "open the page with ?token=…"
-        if scope["method"] not in READS and not self._own_origin(scope, headers):
-            return 403, "this origin may not use the server", "add it to server.allowed_origins"
+        if not self._local and scope["scheme"] != "https":
+            return 403, "this server is reached over TLS only", "go through its load balancer"
         return None
+
+    async def _stranger(self, scope: Scope, headers: Headers) -> Refusal | None:
+        """Notes in `scope["state"]` whose request it is; refuses whoever may not enter."""
+        if is_public(scope["method"], scope["path"]):
+            return None
+        try:
+            visitor = await self._access.visitor(headers, address_of(scope))
+        except Guessing as error:
+            return guessing(error)
+        except StoreError as error:
+            log_.error("%s", error)
+            return 503, "the session store does not answer", "try again in a minute", 10.0
+        if visitor is None:
+            return 401, "an access token is needed", "open the page with ?token=…"
+        scope.setdefault("state", {})["person"] = visitor.person
+        return None
+
+    def _may_change(self, scope: Scope, headers: Headers) -> bool:
+        return scope["method"] in READS or self._own_origin(scope, headers)
 
     def _knows_host(self, host: str) -> bool:
         try:
@@ -146,33 +171,24 @@ class Guard:
 def is_public(method: str, path: str) -> bool:
     """What answers without the token: the page itself, its files, and entering the token."""
     if method in READS:
-        return path in ("/", "/healthz") or path.startswith("/static/")
+        return path == "/" or path in HEALTH or path.startswith("/static/")
     return (method, path) == ("POST", "/api/token")
 
 
-def _carries(headers: Headers, token: str) -> bool:
-    """Whether a request carries the token: as `Authorization: Bearer`, or in our cookie."""
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and same(bearer.strip(), token):
-        return True
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return False
-    return cookie is not None and same(cookie.value, cookie_value(token))
+def address_of(scope: Scope) -> str:
+    """Where a request came from; behind a trusted proxy, what that says."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
-def cookie_value(token: str) -> str:
-    """What the cookie holds: proof of the token, any token's characters aside, not the token."""
-    return hashlib.sha256(f"geli cookie {token}".encode()).hexdigest()
+def guessing(error: Guessing) -> Refusal:
+    """What somebody is told who tries one token after the other."""
+    return 429, "too many wrong tokens", "wait a minute", error.wait_s
 
 
-def same(given: str, secret: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(given.encode(), secret.encode())
-
-
-async def refuse(send: Send, status: int, error: str, way_out: str) -> None:
+async def refuse(
+    send: Send, status: int, error: str, way_out: str, retry_after_s: float | None = None
+) -> None:
     """One refusal as JSON; the connection is closed, since its body may not have been read."""
     body = json.dumps({"error": error, "way_out": way_out}, ensure_ascii=False).encode()
     headers = [
@@ -180,18 +196,21 @@ async def refuse(send: Send, status: int, error: str, way_out: str) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(math.ceil(retry_after_s)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, for whoever reads it next."""
     given = False
 
-    async def replay() -> Message:
+    async def again() -> Message:
         nonlocal given
         if given:
             return await receive()  # a disconnect
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replay
+    return again

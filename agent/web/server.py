@@ -4,7 +4,8 @@ Protocol (JSON; errors are `{"error", "way_out"}` with a 4xx or 503):
 
 | request | answer |
 |---|---|
-| `GET /`, `GET /static/…`, `GET /healthz` | the page, its files, `{"ok": true}` |
+| `GET /`, `GET /static/…` | the page, its files |
+| `GET /healthz`, `GET /readyz` | whether it lives; whether it takes calls (agent/web/health.py) |
 | `GET /api/info` | what the page must know before a call |
 | `POST /api/token {token}` | 204 and the cookie |
 | `POST /api/offer {sdp, type, consent, camera, resume}` | `{sdp, type, session_id, secret}` |
@@ -15,52 +16,53 @@ Protocol (JSON; errors are `{"error", "way_out"}` with a 4xx or 503):
 | `DELETE /api/sessions/{id}` | 204 |
 
 Session requests carry the call's secret in `X-Session-Secret`, `away` in its body (a beacon cannot
-set headers).
+set headers). Any worker takes any of them: agent/web/elsewhere.py.
 """
 
 from __future__ import annotations
 
-import logging
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, Request
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi import APIRouter, FastAPI, Header, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import Field
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from agent import __version__
-from agent.errors import GeliError, StoreError
 from agent.host import Host
+from agent.leases import Worker
 from agent.records import OVERALL_AFFECT_QUESTION, Consent
-from agent.web.calls import Calls, Refused
-from agent.web.rtc import BadOffer, NoRelay, check_ice_servers
-from agent.web.security import COOKIE, Guard, cookie_value, same
+from agent.tokens import cookie_value
+from agent.web import turn
+from agent.web.access import COOKIE, Access, Guessing, Visitor
+from agent.web.afterwards import create_afterwards
+from agent.web.answers import Body, Rating, Refused, answer_errors, read
+from agent.web.calls import Calls
+from agent.web.cluster import Cluster
+from agent.web.elsewhere import Elsewhere
+from agent.web.health import Health
+from agent.web.rtc import check_ice_servers
+from agent.web.security import HEALTH, Guard, address_of, guessing
 
 STATIC = Path(__file__).parent / "static"
 VIDEO = {"width": 320, "height": 240, "frameRate": 15}
 """What the page asks of the camera: aiortc decodes every frame, however few are used."""
-COOKIE_S = 30 * 86_400
-
-log_ = logging.getLogger("geli.web")
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class Resumed(_Body):
+class Resumed(Body):
     """Which call an offer takes up again."""
 
     session_id: str = Field(max_length=64)
     secret: str = Field(max_length=128)
 
 
-class Offer(_Body):
+class Offer(Body):
     """An offer of the page."""
 
     sdp: str = Field(min_length=1)
@@ -70,33 +72,31 @@ class Offer(_Body):
     resume: Resumed | None = None
 
 
-class Rating(_Body):
-    """The answer to the overall-affect question."""
-
-    overall_affect: float = Field(ge=0, le=100, allow_inf_nan=False)
-    comment: str | None = Field(None, max_length=2000)
-
-
-class Away(_Body):
+class Away(Body):
     """A page that goes away."""
 
     secret: str = Field(max_length=128)
 
 
-class Token(_Body):
+class Token(Body):
     """An access token, typed into the page."""
 
     token: str = Field(max_length=1024)
 
 
-Model = TypeVar("Model", bound=BaseModel)
 Secret = Annotated[str | None, Header(alias="X-Session-Secret")]
 
 
-def create_app(host: Host) -> FastAPI:
+def create_app(host: Host, cluster: Cluster | None = None, health: Health | None = None) -> FastAPI:
     """The server's application; `host` is started before it serves and closed after.
 
-    The calls are in `app.state.calls`; the application's lifespan ends them politely.
+    The calls are in `app.state.calls`; the application's lifespan ends them politely. What other
+    workers may ask is in `app.state.inside`.
+
+    Args:
+        host: makes the calls.
+        cluster: this worker among the others; default: it serves alone.
+        health: told when it is ready.
 
     Raises:
         ConfigError: STUN or TURN servers that cannot be.
@@ -105,19 +105,28 @@ def create_app(host: Host) -> FastAPI:
     # A file's type must not depend on this machine's registry: modules need a JavaScript type.
     mimetypes.add_type("text/javascript", ".js")
     config = host.config
-    calls = Calls(host)
+    if cluster is None:
+        cluster = Cluster(host, Worker.new(config.limits.concurrent_calls))
+    calls = Calls(host, cluster.me.id)
+    access = Access(host)
+    health = health or Health()
+    health.loaded(calls, cluster)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await calls.start()
+        await cluster.start(calls)
         yield
         await calls.close()
+        await cluster.close()
 
+    api = APIRouter()
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.calls = calls
-    app.add_middleware(Guard, config=config)
+    app.add_middleware(Elsewhere, calls=calls, cluster=cluster, afterwards=create_afterwards(host))
+    app.add_middleware(Guard, config=config, access=access)
     app.mount("/static", StaticFiles(directory=STATIC))
-    _answer_errors(app)
+    answer_errors(app)
 
     @app.get("/", response_model=None)
     async def index(request: Request, token: str | None = None) -> Response:
@@ -125,22 +134,22 @@ def create_app(host: Host) -> FastAPI:
             return FileResponse(STATIC / "index.html")
         # Out of the address bar and the history, whether it is right or not.
         response = RedirectResponse("/", status_code=303)
-        if _is_token(token):
-            _set_cookie(response, request, token)
+        visitor = await _visitor(request, token)
+        if access.needed and visitor is not None:
+            _set_cookie(response, request, token, visitor)
         return response
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, bool]:
-        return {"ok": True}
+    app.router.routes += [Route(path, health) for path in HEALTH]
 
     @app.post("/api/token", response_model=None)
     async def enter(request: Request) -> Response:
-        token = (await _read(request, Token)).token
-        if config.server.access_token is not None and not _is_token(token):
+        token = (await read(request, Token)).token
+        visitor = await _visitor(request, token)
+        if visitor is None:
             raise Refused(401, "the token is not right", "ask who runs this server")
         response = Response(status_code=204)
-        if config.server.access_token is not None:
-            _set_cookie(response, request, token)
+        if access.needed:
+            _set_cookie(response, request, token, visitor)
         return response
 
     @app.get("/api/info")
@@ -149,29 +158,35 @@ def create_app(host: Host) -> FastAPI:
             "version": __version__,
             "profile": config.profile,
             "question": OVERALL_AFFECT_QUESTION,
-            "ice_servers": [server.model_dump() for server in config.server.ice_servers],
+            "ice_servers": [s.model_dump() for s in turn.ice_servers(config.server)],
+            "ice_ttl_s": config.server.turn_ttl_s if config.server.turn_secret else None,
             "relay_only": config.server.relay_only,
             "heartbeat_ms": round(config.limits.heartbeat_s * 1000),
             "vanished_after_ms": round(config.limits.vanished_after_s * 1000),
             "resume_s": config.limits.resume_s,
             "video": VIDEO,
-            "busy": calls.busy,
+            "busy": calls.busy and not cluster.has_room,
             **host.info,
         }
 
-    @app.post("/api/offer")
+    @api.post("/api/offer")
     async def offer(request: Request) -> dict[str, str]:
-        wanted = await _read(request, Offer)
+        wanted = await read(request, Offer)
         if len(wanted.sdp) > config.limits.sdp_bytes:
             raise Refused(413, f"the offer's SDP is larger than {config.limits.sdp_bytes} bytes")
         if wanted.resume is not None:
             entry = calls.find(wanted.resume.session_id, wanted.resume.secret)
             sdp = await calls.resume(entry, wanted.sdp, wanted.camera)
         else:
-            entry, sdp = await calls.begin(wanted.sdp, wanted.consent, wanted.camera)
+            entry, sdp = await calls.begin(
+                wanted.sdp,
+                wanted.consent,
+                wanted.camera,
+                getattr(request.state, "person", None),
+            )
         return {"sdp": sdp, "type": "answer", "session_id": entry.id, "secret": entry.secret}
 
-    @app.get("/api/sessions/{session_id}")
+    @api.get("/api/sessions/{session_id}")
     async def status(session_id: str, secret: Secret = None) -> dict[str, Any]:
         entry = calls.find(session_id, secret)
         return {
@@ -181,79 +196,49 @@ def create_app(host: Host) -> FastAPI:
             "rated": entry.rated,
         }
 
-    @app.post("/api/sessions/{session_id}/rating", status_code=204)
+    @api.post("/api/sessions/{session_id}/rating", status_code=204)
     async def rating(session_id: str, request: Request, secret: Secret = None) -> None:
         entry = calls.find(session_id, secret)
-        given = await _read(request, Rating)
-        await calls.rate(entry, given.overall_affect, (given.comment or "").strip() or None)
+        given = await read(request, Rating)
+        await calls.rate(entry, given.overall_affect, given.remark)
 
-    @app.post("/api/sessions/{session_id}/away", status_code=204)
+    @api.post("/api/sessions/{session_id}/away", status_code=204)
     async def away(session_id: str, request: Request) -> None:
-        calls.away(calls.find(session_id, (await _read(request, Away)).secret))
+        calls.away(calls.find(session_id, (await read(request, Away)).secret))
 
-    @app.post("/api/sessions/{session_id}/hangup", status_code=204)
+    @api.post("/api/sessions/{session_id}/hangup", status_code=204)
     async def hang_up(session_id: str, secret: Secret = None) -> None:
         calls.hang_up(calls.find(session_id, secret))
 
-    @app.delete("/api/sessions/{session_id}", status_code=204)
+    @api.delete("/api/sessions/{session_id}", status_code=204)
     async def forget(session_id: str, secret: Secret = None) -> None:
         await calls.delete(calls.find(session_id, secret))
 
-    def _is_token(token: str) -> bool:
-        right = config.server.access_token
-        return right is not None and same(token, right)
+    async def _visitor(request: Request, token: str) -> Visitor | None:
+        try:
+            return await access.enter(token, address_of(request.scope))
+        except Guessing as error:
+            raise Refused(*guessing(error)) from None
 
+    app.include_router(api)
+    app.state.inside = _inside(api)
     return app
 
 
-async def _read(request: Request, model: type[Model]) -> Model:
-    """The request's body as `model`; the size was checked before.
-
-    Raises:
-        Refused: no JSON, or not of this shape. Says where, never what was sent.
-    """
-    try:
-        return model.model_validate_json(await request.body())
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        status = 400 if first["type"] == "json_invalid" else 422
-        problem = "not valid JSON" if status == 400 else first["msg"]
-        raise Refused(status, f"{where}: {problem}") from None
+def _inside(api: APIRouter) -> ASGIApp:
+    """The same routes for other workers: no page, no guard, and never a further hop."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    answer_errors(app)
+    app.include_router(api)
+    return app
 
 
-def _set_cookie(response: Response, request: Request, token: str) -> None:
+def _set_cookie(response: Response, request: Request, token: str, visitor: Visitor) -> None:
     response.set_cookie(
         COOKIE,
         cookie_value(token),
-        max_age=COOKIE_S,
+        max_age=visitor.cookie_s,
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-
-
-def _answer_errors(app: FastAPI) -> None:
-    def answer(status: int, error: str, way_out: str = "") -> JSONResponse:
-        return JSONResponse({"error": error, "way_out": way_out}, status_code=status)
-
-    @app.exception_handler(GeliError)
-    async def known(_: Request, error: GeliError) -> JSONResponse:
-        status = 503 if isinstance(error, StoreError) else 500
-        if isinstance(error, BadOffer):
-            status = 503 if isinstance(error, NoRelay) else 400
-        if isinstance(error, Refused):
-            status = error.status
-        if status >= 500 and not isinstance(error, Refused | BadOffer):
-            log_.error("%s", error)
-            return answer(status, "the session store does not answer", "try again in a minute")
-        return answer(status, error.problem, error.way_out)
-
-    @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail).lower())
-
-    @app.exception_handler(Exception)
-    async def fault(_: Request, error: Exception) -> JSONResponse:
-        # Starlette raises it again after this answer, so that it reaches the log with its trace.
-        return answer(500, "the server made a mistake", "try again; its log says more")

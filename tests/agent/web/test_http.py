@@ -67,7 +67,7 @@ async def test_info_says_what_the_page_needs(rig: Rig) -> None:
     info = (await rig.http.get("/api/info")).json()
     assert set(info) == {
         "version", "profile", "question", "ice_servers", "relay_only", "heartbeat_ms",
-        "vanished_after_ms", "resume_s", "video", "classifier", "policy", "busy",
+        "vanished_after_ms", "resume_s", "video", "classifier", "policy", "busy", "ice_ttl_s",
     }  # fmt: skip
     assert info["policy"] == "scripted-policy"
     assert info["busy"] is False
@@ -293,7 +293,7 @@ async def test_a_call_obeys_its_secret_alone(rig: Rig) -> None:
     page.secret = right
     assert rig.calls._entries[page.id].ended_how is None
     unknown = await rig.http.get("/api/sessions/nobody", headers={"X-Session-Secret": right})
-    assert unknown.status_code == 404
+    assert unknown.status_code == 410  # of this worker, and forgotten
     assert (await rig.http.get("/api/sessions/..%2f..%2fetc")).status_code == 404
 
 

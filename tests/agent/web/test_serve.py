@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent import leases
 from agent.records import EndedHow
 from agent.store import Store
 from tests.agent.web.rig import Page, config, until
@@ -87,7 +88,7 @@ def test_ice_servers_that_cannot_be(tmp_path: Path) -> None:
     assert "needs a relay" in refused(*relay, data=tmp_path)
 
 
-async def start(data: Path) -> tuple[Any, str]:
+async def start(data: Path, *words: str) -> tuple[Any, str]:
     """The server as a child process, and its address."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -95,6 +96,7 @@ async def start(data: Path) -> tuple[Any, str]:
         SCRIPTED,
         "--port",
         "0",
+        *words,
         cwd=ROOT,
         env=os.environ | {"GELI_DATA": str(data)},
         stdout=asyncio.subprocess.PIPE,
@@ -106,18 +108,29 @@ async def start(data: Path) -> tuple[Any, str]:
     return child, line.split()[1].rstrip("/")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_calls_politely(number: signal.Signals, tmp_path: Path) -> None:
-    child, url = await start(tmp_path)
+@pytest.mark.parametrize(
+    ("signals", "drain_s", "how"),
+    [
+        ([signal.SIGINT], 600, "hung_up"),
+        ([signal.SIGTERM], 0.2, "timed_out"),
+        ([signal.SIGTERM, signal.SIGTERM], 600, "hung_up"),
+    ],
+)
+async def test_a_signal_ends_calls_politely(
+    signals: list[signal.Signals], drain_s: float, how: str, tmp_path: Path
+) -> None:
+    child, url = await start(tmp_path, "--set", f"server.drain_s={drain_s}")
     try:
         async with httpx.AsyncClient(base_url=url) as http:
             remote: Any = _Remote(url, config(), http)
             page = Page(remote)
             await page.call()
             await until(page.heard)
-            child.send_signal(number)
+            for number in signals:
+                child.send_signal(number)
+                await asyncio.sleep(0.3)
             await until(lambda: page.of("ended"))
-            assert page.of("ended")[0]["how"] == "hung_up"
+            assert page.of("ended")[0]["how"] == how
             await page.close()
         _, errors = await asyncio.wait_for(child.communicate(), 15)
     finally:
@@ -127,7 +140,87 @@ async def test_a_signal_ends_calls_politely(number: signal.Signals, tmp_path: Pa
     assert child.returncode == 0, errors.decode()
     assert b"Traceback" not in errors
     with Store.open(f"sqlite:///{tmp_path}/sessions.sqlite3") as store:
-        assert store.get(page.id).ended_how is EndedHow.HUNG_UP
+        assert store.get(page.id).ended_how == how
+        assert leases.members(store) == []
+
+
+async def test_a_drained_server_takes_no_call_and_ends_with_its_last(tmp_path: Path) -> None:
+    child, url = await start(tmp_path, "--set", "server.drain_s=600")
+    try:
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert (await http.get("/readyz")).json() == {"ready": True}
+            page = Page(_Remote(url, config(), http))  # type: ignore[arg-type]
+            await page.call()
+            child.send_signal(signal.SIGTERM)
+            ready = await http.get("/readyz")
+            while ready.status_code == 200:
+                ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()) == (
+                503,
+                {"ready": False, "reason": "draining"},
+            )
+            assert (await http.get("/healthz")).json() == {"ok": True}
+            refused = await Page(page.rig).post_offer()
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "10"
+            await until(page.heard)
+            assert (await page.status())["state"] == "live"
+            await page.request("POST", "/hangup")
+            await until(lambda: page.of("ended"))
+            await page.close()
+        _, errors = await asyncio.wait_for(child.communicate(), 15)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode == 0, errors.decode()
+
+
+async def test_a_rating_reaches_a_call_of_the_server_before(tmp_path: Path) -> None:
+    """Whoever rated must be heard, though the process that held the call is gone."""
+    first, url = await start(tmp_path)
+    async with httpx.AsyncClient(base_url=url) as http:
+        page = Page(_Remote(url, config(), http))  # type: ignore[arg-type]
+        await page.call()
+        await until(page.heard)
+        first.kill()
+        await first.wait()
+        await page.close()
+    second, url = await start(tmp_path)
+    try:
+        async with httpx.AsyncClient(base_url=url) as http:
+            page.rig = _Remote(url, config(), http)  # type: ignore[assignment]
+            assert await page.status() == {
+                "state": "ended", "ended_how": "crashed", "can_rate": True, "rated": False,
+            }  # fmt: skip
+            assert (await page.post_offer(resume=True)).status_code == 410
+            right, page.secret = page.secret, page.secret.swapcase()
+            assert (
+                await page.request("POST", "/rating", json={"overall_affect": 1})
+            ).status_code == 403
+            page.secret = right
+            assert (
+                await page.request("POST", "/rating", json={"overall_affect": 101})
+            ).status_code == 422
+            rated = await page.request(
+                "POST", "/rating", json={"overall_affect": 81, "comment": " x "}
+            )
+            assert rated.status_code == 204
+            assert (await page.status())["rated"] is True
+            with Store.open(f"sqlite:///{tmp_path}/sessions.sqlite3") as store:
+                found = store.get(page.id)
+                assert (found.overall_affect, found.overall_affect_source, found.comment) == (
+                    81,
+                    "page",
+                    "x",
+                )
+                assert (await page.request("DELETE")).status_code == 204
+                assert not store.has(page.id)
+            assert (await page.request("GET")).status_code == 410
+            await page.close()
+    finally:
+        second.terminate()
+        await second.communicate()
 
 
 async def test_a_killed_server_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
