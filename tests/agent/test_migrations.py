@@ -144,10 +144,9 @@ def test_what_came_with_0002_works_on_it(engine: sa.Engine, url: str) -> None:
         assert corrections.listed(store) == []
 
 
+# Alembic is for one thread; in SQLite the others wait before they come to it.
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_many_may_open_it_at_once(engine: sa.Engine, url: str) -> None:
-    if engine.dialect.name != "sqlite":
-        pytest.skip("alembic is for one thread; in SQLite the others wait before they come to it")
-
     def read(_: int) -> Session:
         with Store.open(url) as store:
             return store.get("full")
