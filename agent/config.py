@@ -251,6 +251,8 @@ class Labels(_Section):
 class Store(_Section):
     url: str = "sqlite:///{data}/sessions.sqlite3"
     """SQLAlchemy URL; `{data}` is the data directory ($GELI_DATA, else ~/.local/share/geli)."""
+    journal_mb: Positive = 64.0
+    """PostgreSQL: how much may wait on this machine's disk while the database is away."""
 
 
 class Retention(_Section):

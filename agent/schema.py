@@ -45,7 +45,7 @@ class Words(sa.TypeDecorator[str]):
 COUNTS = ("n_turns", "n_replies", "n_labelled", "n_windows", "n_seen", "n_positive")
 """What a session holds, kept beside it so that a list of thousands needs no counting: turns, agent
 turns, agent turns with a label; windows, those with a face, positive ones."""
-NOT_OF_THE_RECORD = {"owner", "secret", "duration_s", *COUNTS}
+NOT_OF_THE_RECORD = {"owner", "secret", "written", "duration_s", *COUNTS}
 
 metadata = sa.MetaData()
 
@@ -73,6 +73,8 @@ sessions = sa.Table(
     sa.Column("person", sa.String(64), index=True),
     sa.Column("owner", sa.Text),  # the process that writes it; null once it is over
     sa.Column("secret", sa.String(64)),  # SHA-256 of what its page shows; null without a page
+    # of its log's writes, how many are here (agent/journal.py)
+    sa.Column("written", sa.Integer, nullable=False, server_default="0"),
     *(sa.Column(name, sa.Integer, nullable=False, server_default="0") for name in COUNTS),
     sa.Column("duration_s", sa.Float, nullable=False, server_default="0"),
     sa.CheckConstraint("consent IN ('keep', 'learn')", name="only_what_may_be_kept"),

@@ -6,40 +6,35 @@ refuses such a row besides. What the database cannot take now waits in memory, i
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from agent.errors import StoreError
 from agent.records import AffectWindow, Consent, EndedHow, Session, Turn
-from agent.store_rows import (
-    check_rating,
-    close_session,
-    count_call,
-    put_turns,
-    put_windows,
-    rate_session,
-)
+from agent.session_writes import Count, End, PutTurn, PutWindows, Rate, Write
+from agent.store_rows import check_rating, note_written
 
 if TYPE_CHECKING:
     from agent.store import Store
 
+log_ = logging.getLogger("geli.store")
+
 TALK_ONLY_CALL = "talk_only"
 """What the tally calls a call that nobody agreed to keep."""
-
-Write = Callable[[Connection], object]
 
 
 class SessionLog:
     """Writes one session as it happens. Made by `Store.open_session`; thread-safe. Without a store
     it takes everything and keeps nothing, not even a count (a dry run).
 
-    A write that fails raises StoreError, but what it should write waits in memory and is tried
-    again, in order, by the next write, `flush` and `end`: the caller must not hand it in twice.
+    A write that fails raises StoreError, but what it should write waits in memory, and with a
+    database on another machine also on disk (agent/journal.py), and is tried again, in order, by
+    the next write, `flush` and `end`: the caller must not hand it in twice.
     """
 
     def __init__(self, store: Store | None, session_id: str, consent: Consent) -> None:
@@ -50,7 +45,10 @@ class SessionLog:
         self.deleted = False
         """Somebody deleted the session during the call: nothing of it is written any more."""
         self._store = store
-        self._waiting: list[tuple[Write, int]] = []
+        self._journal = store.journal if store is not None and self.stores else None
+        self._waiting: list[Write | Count] = []
+        self._n = 0  # writes handed in
+        self._only_in_memory = 0  # of those that wait
         self._turns: set[int] = set()
         self._windows: set[int] = set()
         self._ended = False
@@ -65,7 +63,13 @@ class SessionLog:
     def pending(self) -> int:
         """How many turns, or changes of turns, wait in memory."""
         with self._lock:
-            return sum(n_turns for _, n_turns in self._waiting)
+            return sum(isinstance(write, PutTurn) for write in self._waiting)
+
+    @property
+    def safe(self) -> bool:
+        """Whether all that waits would outlive this process."""
+        with self._lock:
+            return self._journal is not None and not self._only_in_memory
 
     def knows(self, session: Session) -> None:
         """Note what the session had when it was opened."""
@@ -111,7 +115,7 @@ class SessionLog:
             self._windows.update(new)
             if self.stores and windows:
                 kept = [window.model_copy(deep=True) for window in windows]
-                self._keep(lambda c: put_windows(c, self.id, kept))
+                self._keep(PutWindows(kept))
 
     def rate(
         self, value: float, source: str, comment: str | None = None, at: datetime | None = None
@@ -122,8 +126,7 @@ class SessionLog:
             StoreError: a value outside 0 to 100, or not now.
         """
         check_rating(value)
-        given_at = at or datetime.now(UTC)
-        self._keep(lambda c: rate_session(c, self.id, value, source, comment, given_at))
+        self._keep(Rate(value, source, comment, at or datetime.now(UTC)))
 
     def end(self, how: EndedHow, at: datetime) -> None:
         """Close the session; only the first call counts, later ones try again what waits.
@@ -135,9 +138,9 @@ class SessionLog:
             if not self._ended:
                 self._ended = True
                 if self.stores:
-                    self._waiting.append((lambda c: close_session(c, self.id, how, at), 0))
+                    self._add(End(how, at))
                 elif self._store is not None:
-                    self._waiting.append((lambda c: count_call(c, at.date(), TALK_ONLY_CALL), 0))
+                    self._waiting.append(Count(at.date(), TALK_ONLY_CALL))
             self.flush()
 
     def flush(self) -> None:
@@ -152,17 +155,23 @@ class SessionLog:
             if not self.deleted:
                 self._write(self._store)
             self._waiting.clear()
+            self._only_in_memory = 0
             self.problem = None
+            if self._journal is not None:
+                self._journal.done(self.id, self._n)
 
     def _write(self, store: Store) -> None:
         try:
-            with store.writing() as connection:
-                for write, _ in self._waiting:
-                    write(connection)
+            with store.writing(patient=False) as connection:
+                for write in self._waiting:
+                    write.apply(connection, self.id)
+                if self._journal is not None:
+                    note_written(connection, self.id, self._n)
         except StoreError as error:
             self.problem = error
             if self.pending:
-                wait = f"{self.pending} turns of this call wait in memory"
+                where = "on this machine's disk" if self.safe else "in memory"
+                wait = f"{self.pending} turns of this call wait {where}"
                 self.problem = StoreError(error.problem, f"{error.way_out}; {wait}")
             raise self.problem from error
         except sa.exc.IntegrityError:
@@ -173,12 +182,23 @@ class SessionLog:
     def _keep_turn(self, turn: Turn) -> None:
         if self.stores:
             # A copy, since the call goes on changing its turn while this one may have to wait.
-            kept = turn.model_copy(deep=True)
-            self._keep(lambda c: put_turns(c, self.id, [kept]), n_turns=1)
+            self._keep(PutTurn(turn.model_copy(deep=True)))
 
-    def _keep(self, write: Write, n_turns: int = 0) -> None:
+    def _keep(self, write: Write) -> None:
         """The gate: nothing about a person passes without consent."""
         if self.stores:
             with self._lock:
-                self._waiting.append((write, n_turns))
+                self._add(write)
                 self.flush()
+
+    def _add(self, write: Write) -> None:
+        self._waiting.append(write)
+        self._n += 1
+        if self._journal is None or self.deleted:
+            return
+        try:
+            self._journal.add(self.id, self._n, write)
+        except StoreError as error:
+            if not self._only_in_memory:
+                log_.error("%s", error, extra={"session": self.id})
+            self._only_in_memory += 1

@@ -13,7 +13,9 @@ committed when it ends, so a `kill -9` loses at most the turn in progress.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -24,9 +26,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
 
-from agent import leases, store_engine
+from agent import journal, leases, store_engine
 from agent.config import Labels
 from agent.errors import StoreError
+from agent.journal import Journal
 from agent.labels import label_session
 from agent.owner import Owner
 from agent.records import Consent, EndedHow, Session
@@ -45,6 +48,10 @@ from agent.store_rows import (
 
 __all__ = ["Deleted", "Filter", "SessionLog", "SessionSummary", "Store"]
 
+log_ = logging.getLogger("geli.store")
+
+AWAY_S = 1.0
+"""How long a database that failed is left alone by calls."""
 BATCH = 64
 """Sessions read at a time while streaming."""
 
@@ -63,24 +70,30 @@ class Deleted:
 class Store:
     """Sessions, their turns and windows. Use `Store.open`."""
 
-    def __init__(self, engine: Engine, url: URL) -> None:
+    def __init__(self, engine: Engine, url: URL, journal_mb: float = 64.0) -> None:
         self.engine = engine
         self.url = url
         self.name = store_engine.name_of(url)
+        self.journal: Journal | None = None
+        """Of a database on another machine."""
+        if url.get_backend_name() != "sqlite":
+            self.journal = Journal(journal.folder_of(url), round(journal_mb * 1e6))
+        self._failed: tuple[float, StoreError] | None = None
 
     @classmethod
-    def open(cls, url: str, *, busy_timeout_s: float = 5.0) -> Store:
+    def open(cls, url: str, *, busy_timeout_s: float = 5.0, journal_mb: float = 64.0) -> Store:
         """Connect, and make or migrate the tables.
 
         Args:
             url: SQLAlchemy URL of SQLite or PostgreSQL; `{data}` is the data directory.
             busy_timeout_s: how long a write waits for another process (SQLite).
+            journal_mb: how much of calls may wait on disk (PostgreSQL).
 
         Raises:
             StoreError: bad URL, unreachable, unreadable, or written by a newer program.
         """
         parsed = store_engine.parse(url)
-        store = cls(store_engine.connect(parsed, busy_timeout_s), parsed)
+        store = cls(store_engine.connect(parsed, busy_timeout_s), parsed, journal_mb)
         try:
             with store.translated():
                 store_engine.migrate(store.engine, store.name)
@@ -90,8 +103,10 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Release all connections."""
+        """Release all connections, and the journal: what waits there stays for the next start."""
         self.engine.dispose()
+        if self.journal is not None:
+            self.journal.close()
 
     def __enter__(self) -> Store:
         return self
@@ -127,6 +142,7 @@ class Store:
 
     def close_crashed(self, labels: Labels) -> list[str]:
         """Close sessions whose process is gone as `crashed`; labels come from their windows.
+        First, what such a process has left on this machine's disk is written.
 
         Args:
             labels: the rule of the labels.
@@ -134,6 +150,10 @@ class Store:
         Returns:
             The ids of the sessions that were closed.
         """
+        if self.journal is not None:
+            recovered = journal.recover(self)
+            if recovered:
+                log_.info("%d writes of processes that are gone were in the journal", recovered)
         now = datetime.now(UTC)
         with self.reading() as connection:
             open_rows = connection.execute(
@@ -365,12 +385,27 @@ class Store:
                 yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """One transaction that is kept whole or not at all; errors become `StoreError`."""
-        with self.translated(), self.engine.connect() as plain:
-            connection = plain.execution_options(**store_engine.WRITES)
-            with connection.begin():
-                yield connection
+    def writing(self, patient: bool = True) -> Iterator[Connection]:
+        """One transaction that is kept whole or not at all; errors become `StoreError`.
+
+        Args:
+            patient: False for what may wait elsewhere: a database on another machine that just
+                failed is then not asked again for a moment, so that calls do not wait for it.
+        """
+        if not patient and self.journal is not None and self._failed is not None:
+            at, error = self._failed
+            if time.monotonic() - at < AWAY_S:
+                raise StoreError(error.problem, error.way_out)
+        try:
+            with self.translated(), self.engine.connect() as plain:
+                connection = plain.execution_options(**store_engine.WRITES)
+                with connection.begin():
+                    yield connection
+        except StoreError as error:
+            if isinstance(error.__cause__, sa.exc.DBAPIError):
+                self._failed = time.monotonic(), error
+            raise
+        self._failed = None
 
     @contextmanager
     def translated(self) -> Iterator[None]:

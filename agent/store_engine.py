@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sqlite3
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from sqlalchemy import URL, Engine
 
 from agent.errors import StoreError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration (a test holds it against agent/migrations)."""
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 MIGRATING = 0x67656C69
@@ -22,6 +25,11 @@ MIGRATING = 0x67656C69
 WRITES = {"geli_begin": "BEGIN IMMEDIATE"}
 """A writer takes SQLite's lock at once: waiting for it half-way could only fail."""
 SQLITE_ERROR = sqlite3.Error
+CONNECT_S = 5
+"""How long PostgreSQL may take to let a connection in."""
+ANSWER_S = 15.0
+"""How long PostgreSQL may be silent over a statement. A server that hangs, or a network that lost
+it, would else hold its thread for ever."""
 DRIVERS = {
     "sqlite": ("sqlite", "sqlite+pysqlite"),
     "postgresql": ("postgresql", "postgresql+psycopg"),
@@ -94,13 +102,7 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         StoreError: the database's driver is not installed.
     """
     if url.get_backend_name() != "sqlite":
-        try:
-            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        except ModuleNotFoundError as error:
-            raise StoreError(
-                f"{name_of(url)}: {error.name} is not installed",
-                "pip install 'geli-agent[postgres]'",
-            ) from None
+        return _connect_postgresql(url)
     engine = sa.create_engine(
         url,
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
@@ -122,6 +124,45 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
     def on_begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
         connection.exec_driver_sql(options.get("geli_begin", "BEGIN"))
+
+    return engine
+
+
+def _connect_postgresql(url: URL) -> Engine:
+    try:
+        import psycopg
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{name_of(url)}: {error.name} is not installed",
+            "pip install 'geli-agent[postgres]'",
+        ) from None
+
+    class Impatient(psycopg.Connection[Any]):
+        """Lets go of a server that is silent for too long; psycopg itself waits for ever."""
+
+        def wait(self, *args: Any, **more: Any) -> Any:
+            timer = threading.Timer(ANSWER_S, self._let_go)
+            timer.daemon = True
+            timer.start()
+            try:
+                return super().wait(*args, **more)
+            finally:
+                timer.cancel()
+
+        def _let_go(self) -> None:
+            with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
+                ours.shutdown(socket.SHUT_RDWR)  # the waiting thread sees the connection end
+
+    engine = sa.create_engine(
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"connect_timeout": CONNECT_S},
+    )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def on_connect(_: Any, __: Any, args: Any, more: Any) -> Any:
+        return Impatient.connect(*args, **more)
 
     return engine
 

@@ -22,6 +22,7 @@ __all__ = [
     "count_contents",
     "count_call",
     "load_sessions",
+    "note_written",
     "put_turns",
     "put_windows",
     "rate_session",
@@ -112,6 +113,11 @@ def rate_session(
         )
     )
     return bool(done.rowcount)
+
+
+def note_written(connection: Connection, session_id: str, n: int) -> None:
+    """In the transaction that does a session's writes up to the `n`-th (agent/journal.py)."""
+    connection.execute(sa.update(sessions).where(sessions.c.id == session_id).values(written=n))
 
 
 def count_call(connection: Connection, day: date, what: str) -> None:

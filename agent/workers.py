@@ -258,7 +258,7 @@ def work(config: Config, listening: socket.socket, index: int, pipe: Connection)
         asyncio.get_running_loop().add_reader(pipe.fileno(), parent_gone)
 
     try:
-        with Store.open(config.store.url) as store:
+        with Store.open(config.store.url, journal_mb=config.store.journal_mb) as store:
             asyncio.run(
                 serve(
                     config,

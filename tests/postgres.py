@@ -56,6 +56,8 @@ class Server:
 
     def start(self) -> None:
         """Start it, again where it was stopped; returns when it answers."""
+        if self._process is not None:
+            return
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, "-p", str(self.port),

@@ -46,7 +46,7 @@ def command(
 
     try:
         weights.ensure_all(config)
-        with Store.open(config.store.url) as store:
+        with Store.open(config.store.url, journal_mb=config.store.journal_mb) as store:
             for session_id in store.close_crashed(config.labels):
                 click.echo(f"closed session {session_id}, which a crash left open", err=True)
             _say_if_down(config)

@@ -81,7 +81,7 @@ def command(
     recording = Recording.read(audio, video)
     table.check(config)
     weights.ensure_all(config)
-    store = None if dry_run else Store.open(config.store.url)
+    store = None if dry_run else Store.open(config.store.url, journal_mb=config.store.journal_mb)
     if store is not None:
         store.close_crashed(config.labels)
     host = Host(config, store, rollout=Rollout.following(config, strict=True))

@@ -70,13 +70,13 @@ def command(
             console.print(f"[yellow]{error}[/]\nGoing on without: labels stay unknown.")
     table.check(config)
     weights.ensure_all(config)
-    store = Store.open(config.store.url)
+    store = Store.open(config.store.url, journal_mb=config.store.journal_mb)
     store.close_crashed(config.labels)
     host = Host(config, store, rollout=Rollout.following(config, strict=True))
     session = Session(consent=Consent(agreed), source="talk")
     captions = Captions(console)
 
-    async def hold() -> None:
+    async def hold() -> Any:
         with console.status("loading the engines"):
             await host.start()
         call = host.new_call(session, captions.on_event)
@@ -87,22 +87,23 @@ def command(
             if webcam is not None:
                 webcam.start(call)
             await call.run()
+        return call.log
 
     try:
         try:
-            asyncio.run(_closing(hold(), host))
+            kept = asyncio.run(_closing(hold(), host))
         finally:
             if webcam is not None:
                 webcam.close()
         if agreed != "talk_only":
-            _ask_rating(console, store, session.id)
+            _ask_rating(console, kept)
     finally:
         store.close()
 
 
-async def _closing(work: Any, host: Any) -> None:
+async def _closing(work: Any, host: Any) -> Any:
     try:
-        await work
+        return await work
     finally:
         await host.close()
 
@@ -118,14 +119,15 @@ def _ask_consent(console: Any) -> str:
     return CONSENT[choice][0]
 
 
-def _ask_rating(console: Any, store: Any, session_id: str) -> None:
+def _ask_rating(console: Any, log: Any) -> None:
     """The paper's question; an empty answer skips it."""
     import sys
 
+    from agent.errors import StoreError
     from agent.records import OVERALL_AFFECT_QUESTION
 
     if not sys.stdin.isatty():
-        console.print(f"rate it later: geli sessions rate {session_id} 0-100")
+        console.print(f"rate it later: geli sessions rate {log.id} 0-100")
         return
     console.print(f"\n{OVERALL_AFFECT_QUESTION}")
     while True:
@@ -141,7 +143,12 @@ def _ask_rating(console: Any, store: Any, session_id: str) -> None:
         except ValueError:
             value = -1.0
         if 0 <= value <= 100:
-            store.rate(session_id, value, "terminal")
+            try:
+                log.rate(value, "terminal")
+            except StoreError as error:
+                if not log.safe:
+                    raise
+                console.print(f"[yellow]{error.problem}[/]\nYour rating waits on this machine.")
             console.print("Thank you.")
             return
         console.print("A number from 0 to 100, please.")

@@ -89,7 +89,8 @@ class Calls:
         await self._flush_logs()
         for entry in self._entries.values():
             if entry.log.problem is not None:
-                log_.error("lost: %s", entry.log.problem, extra={"session": entry.id})
+                fate = "not written yet" if entry.log.safe else "lost"
+                log_.error("%s: %s", fate, entry.log.problem, extra={"session": entry.id})
 
     @property
     def live(self) -> int:
