@@ -16,8 +16,10 @@ ARGS ?=
 # Shared libraries that the wheels load but do not bring (mediapipe, OpenCV, sounddevice).
 RUN_PACKAGES := libgl1 libegl1 libgles2 libglib2.0-0 libportaudio2
 RUN_LIBRARIES := libGL.so.1 libEGL.so.1 libGLESv2.so.2 libglib-2.0.so.0 libportaudio.so.2
-# What the tests drive (a browser, a terminal, a database), and a library of what drives it (Playwright's Node.js).
-TEST_PACKAGES := chromium libatomic1 tmux postgresql
+# What the end-to-end tests drive (a browser, a terminal), and a library of what drives it (Playwright's Node.js).
+# … and a load balancer, a relay and network namespaces, for the tests of several workers.
+TEST_PACKAGES := chromium libatomic1 tmux postgresql nginx coturn iproute2
+TEST_PROGRAMS := tmux nginx turnserver ip
 
 # The first interpreter on the path that the program runs on.
 IS_RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -83,7 +85,8 @@ system-test:
 	@missing=; known="$$(PATH="$$PATH:/sbin:/usr/sbin"; ldconfig -p 2>/dev/null || true)"; \
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$(TEST_PACKAGES)"; \
 	[[ "$$known" == *libatomic.so.1* ]] || missing="$(TEST_PACKAGES)"; \
-	command -v tmux >/dev/null || missing="$(TEST_PACKAGES)"; \
+	for program in $(TEST_PROGRAMS); do PATH="$$PATH:/sbin:/usr/sbin" command -v $$program >/dev/null \
+		|| missing="$(TEST_PACKAGES)"; done; \
 	command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$(TEST_PACKAGES)"; \
 	$(call install,$$missing)
 

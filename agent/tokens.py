@@ -63,7 +63,7 @@ def create(store: Store, name: str, days: float) -> tuple[str, Token]:
         raise StoreError("a token needs a name", "say whose it is, in up to 200 characters")
     if not 0 < days <= MAX_DAYS:
         raise StoreError(f"{days:g} days is out of range", f"more than 0, at most {MAX_DAYS:g}")
-    token = secrets.token_urlsafe(32)
+    token = secrets.token_hex(32)
     now = datetime.now(UTC).replace(microsecond=0)
     made = Token(person_of(token), name, now, now + timedelta(days=days), None)
     with store.writing() as connection:

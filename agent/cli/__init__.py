@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "run a recorded user side through the same pipeline",
     "perceive": "read the facial affect of a video file",
     "sessions": "list, show, correct, export, import and delete sessions",
+    "tokens": "let single people in, each with a token and an end",
     "review": "review sessions and policies in the terminal",
     "models": "pull, list and verify model weights",
     "learn": "train rewards and policies from sessions, compare and promote them",

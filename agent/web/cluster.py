@@ -38,6 +38,8 @@ PERSON = "x-geli-person"
 SECRET = "x-session-secret"  # noqa: S105 (a header's name)
 SIGNED_S = 30.0
 """How far the clocks of two machines may be apart."""
+LOOK_S = 0.5
+"""Between two looks at who else there is, for callers that find no room here."""
 CONNECT_S = 2.0
 ANSWER_S = 14.0
 """The page waits 15 s for an answer."""
@@ -65,6 +67,7 @@ class Cluster:
         self._key = key
         self._calls: Calls | None = None
         self._members: list[Worker] = []
+        self._looked_at = -LOOK_S
         self._tasks = Tasks(lambda error: log_.error("a heartbeat failed", exc_info=error))
         self._http: httpx.AsyncClient | None = None
         self._beaten = asyncio.Event()
@@ -108,6 +111,18 @@ class Cluster:
     def has_room(self) -> bool:
         """Whether some other worker takes a call."""
         return any(worker.room > 0 for worker in self.others)
+
+    async def look_around(self) -> list[Worker]:
+        """The other workers as of now: one may have come or drained since the last heartbeat."""
+        now = asyncio.get_running_loop().time()
+        store = self._host.store
+        if self._key is not None and store is not None and now - self._looked_at > LOOK_S:
+            self._looked_at = now
+            try:
+                self._members = await asyncio.to_thread(leases.members, store, self.me.cluster)
+            except StoreError as error:
+                log_.warning("other workers as of the last heartbeat: %s", error)
+        return self.others
 
     async def find(self, worker_id: str) -> Worker | None:
         """The worker of that id that may still serve and can be spoken with; None: it is gone.

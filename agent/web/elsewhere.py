@@ -7,6 +7,7 @@ to it, one hop; when it is gone, agent/web/afterwards.py says what can still be 
 from __future__ import annotations
 
 import json
+import random
 import re
 from typing import Any
 
@@ -24,6 +25,9 @@ SECRET_OF = re.compile(r"(?P<worker>[0-9a-f]{12})\.[A-Za-z0-9_-]{1,100}", re.ASC
 OFFER = "/api/offer"
 STORED = (("GET", None), ("POST", "/rating"))
 """What the store alone can do while a worker does not answer."""
+ASKED_FREE = 3
+ASKED_FULL = 2
+"""How many workers are asked to take a call before the caller is told that all are full."""
 
 
 class Elsewhere:
@@ -64,7 +68,7 @@ class Elsewhere:
         if isinstance(resume, dict):
             of, secret = _text(resume, "session_id"), _text(resume, "secret")
             await self._follow_up(of, secret, body, scope, receive, send)
-        elif not (self._calls.busy and await self._with_room(scope, body, send)):
+        elif not (self._calls.busy and await self._taken_in(scope, body, send)):
             await self._app(scope, receive, send)
 
     async def _follow_up(
@@ -96,18 +100,31 @@ class Elsewhere:
     async def _find(self, worker_id: str) -> Worker | None:
         return None if worker_id == self._cluster.me.id else await self._cluster.find(worker_id)
 
-    async def _with_room(self, scope: Scope, body: bytes, send: Send) -> bool:
-        """Let the first worker that has room answer an offer; False: none has."""
-        for worker in self._cluster.others:
-            if worker.room > 0:
-                try:
-                    if await self._cluster.forward(worker, scope, body, send, unless=503):
-                        return True
-                except Unreachable:
-                    continue
-        return False
+    async def _taken_in(self, scope: Scope, body: bytes, send: Send) -> bool:
+        """Let the first worker that has room answer an offer, or say that none has; False: there
+        is no other to ask."""
+        asked = worth_asking(await self._cluster.look_around())
+        for worker in asked:
+            try:
+                if await self._cluster.forward(worker, scope, body, send, unless=503):
+                    return True
+            except Unreachable:
+                continue
+        if asked:
+            await refuse(send, *FULL, RETRY_AFTER_S)
+        return bool(asked)
 
 
+def worth_asking(others: list[Worker]) -> list[Worker]:
+    """Who may take a call, the likeliest first: some that had room when they last said so, and
+    some that had none, since a call may have ended in the seconds since."""
+    taking = [worker for worker in others if not worker.draining]
+    free = [worker for worker in taking if worker.room > 0]
+    full = [worker for worker in taking if worker.room <= 0]
+    return free[:ASKED_FREE] + random.sample(full, min(ASKED_FULL, len(full)))
+
+
+FULL = (503, "all calls are taken", "try again in a few minutes")
 UNREACHABLE = (503, "the worker that holds this call cannot be reached", "try again in a moment")
 
 

@@ -46,7 +46,7 @@ async function request(method, path, { body, secret, keepalive = false, timeoutM
 
 const path = (id) => `/api/sessions/${encodeURIComponent(id)}`;
 
-export const info = () => request("GET", "/api/info");
+export const info = async () => ({ ...(await request("GET", "/api/info")), at: Date.now() });
 export const token = (value) => request("POST", "/api/token", { body: { token: value } });
 export const offer = (body) => request("POST", "/api/offer", { body });
 export const session = ({ id, secret }) => request("GET", path(id), { secret });

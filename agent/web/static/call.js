@@ -84,6 +84,7 @@ export class Call {
   }
 
   async connect() {
+    await this.renewRelay();
     const pc = new RTCPeerConnection({
       iceServers: (this.info.ice_servers ?? []).map(withoutNulls),
       iceTransportPolicy: this.info.relay_only ? "relay" : "all",
@@ -133,6 +134,12 @@ export class Call {
     this.send({ type: "mute", on: !this.media.audio.enabled });
     this.send({ type: "camera", on: this.media.video !== null });
     this.emit("connection", "connected");
+  }
+
+  /** The relay's credentials end: before half of their time is over, fresh ones are fetched. */
+  async renewRelay() {
+    const { ice_ttl_s: ttl, at } = this.info;
+    if (ttl && Date.now() - at > ttl * 500) Object.assign(this.info, await api.info());
   }
 
   receive(data) {

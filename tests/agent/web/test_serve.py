@@ -17,6 +17,7 @@ import pytest
 from agent import leases
 from agent.records import EndedHow
 from agent.store import Store
+from tests.agent.web.clusters import guessed
 from tests.agent.web.rig import Page, config, until
 from tests.bench.transport import _Remote
 
@@ -194,7 +195,7 @@ async def test_a_rating_reaches_a_call_of_the_server_before(tmp_path: Path) -> N
                 "state": "ended", "ended_how": "crashed", "can_rate": True, "rated": False,
             }  # fmt: skip
             assert (await page.post_offer(resume=True)).status_code == 410
-            right, page.secret = page.secret, page.secret.swapcase()
+            right, page.secret = page.secret, guessed(page.secret)
             assert (
                 await page.request("POST", "/rating", json={"overall_affect": 1})
             ).status_code == 403
