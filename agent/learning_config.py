@@ -54,6 +54,8 @@ class Reward(_Section):
     """Trajectories in one L_GE step (the paper: 1)."""
     batch_turns: int = Field(256, ge=1)
     """Labelled turns in one L_LI step (the paper: 32)."""
+    micro_batch: int = Field(8, ge=1)
+    """Fine-tuned: turns in one pass of the encoder. Several processes share a batch by these."""
     epochs: int = Field(40, ge=1)
     patience: int = Field(8, ge=1)
     """Epochs without a better validation loss before it stops."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from agent import weights
 from agent.config import Models
 from agent.errors import WeightsError
+from learning.processes import ALONE, Processes
 
 Vectors = NDArray[np.float32]
 TOKENS_A_BATCH = 4096
@@ -79,26 +80,35 @@ class Encoder:
         return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
 
     def embed(
-        self, texts: Sequence[str], on_progress: Callable[[float], None] = lambda _: None
+        self,
+        texts: Sequence[str],
+        on_progress: Callable[[float], None] = lambda _: None,
+        processes: Processes = ALONE,
     ) -> Vectors:
         """Unit vectors [texts, size]; an empty text has one too.
 
         Args:
             texts: any number, in any order; each distinct one is read once.
-            on_progress: told how many distinct texts are done.
+            on_progress: told about how many distinct texts are done.
+            processes: what shares the reading.
         """
         import torch
 
-        distinct = sorted(set(texts), key=len)
+        distinct = sorted(sorted(set(texts)), key=len)  # one order in every process
         place = {text: i for i, text in enumerate(distinct)}
-        out = np.empty((len(distinct), self.size), np.float32)
         done = 0
-        for batch in _batches(distinct):
+
+        def once(batch: list[str]) -> Vectors:
+            nonlocal done
             with torch.inference_mode():
                 vectors = torch.nn.functional.normalize(self.pooled(self.tokens(batch)), dim=-1)
-            out[done : done + len(batch)] = vectors.float().cpu().numpy()
             done += len(batch)
-            on_progress(done)
+            on_progress(min(done * processes.world, len(distinct)))
+            read: Vectors = vectors.float().cpu().numpy()
+            return read
+
+        parts = processes.shared(list(_batches(distinct)), once)
+        out = np.concatenate(parts) if parts else np.empty((0, self.size), np.float32)
         return out[[place[text] for text in texts]] if len(texts) else out
 
 
@@ -120,6 +130,7 @@ def cached_embed(
     texts: Sequence[str],
     cache: Path,
     on_progress: Callable[[float], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> Vectors:
     """`Encoder.embed` with what was read before; a process that dies loses one chunk at most.
 
@@ -128,6 +139,7 @@ def cached_embed(
         texts: utterances of a published corpus.
         cache: folder of the SQLite file.
         on_progress: told how many distinct texts are done.
+        processes: what shares the reading; the first one writes the file.
     """
     cache.mkdir(parents=True, exist_ok=True)
     distinct = {hashlib.sha1(text.encode()).digest(): text for text in texts}
@@ -135,18 +147,23 @@ def cached_embed(
     with closing(sqlite3.connect(cache / f"{encoder.name}.sqlite3", timeout=60)) as file:
         file.execute("PRAGMA journal_mode=WAL")
         file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, v BLOB)")
+        there = {key for (key,) in file.execute("SELECT text FROM vectors")}
+        new = sorted((k for k in distinct if k not in there), key=lambda k: (len(distinct[k]), k))
+        new = processes.same(new)  # what another run wrote meanwhile makes no difference
+        reading = set(new)
         for key, blob in file.execute("SELECT text, v FROM vectors"):
-            if key in distinct:
+            if key in distinct and key not in reading:
                 known[key] = np.frombuffer(blob, np.float16).astype(np.float32)
-        new = sorted((key for key in distinct if key not in known), key=lambda k: len(distinct[k]))
         for start in range(0, len(new), 2000):
             keys = new[start : start + 2000]
-            fresh = encoder.embed([distinct[k] for k in keys]).astype(np.float16)
-            with file:
-                file.executemany(
-                    "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
-                    [(k, v.tobytes()) for k, v in zip(keys, fresh, strict=True)],
-                )
+            texts_now = [distinct[k] for k in keys]
+            fresh = encoder.embed(texts_now, processes=processes).astype(np.float16)
+            if processes.main:
+                with file:
+                    file.executemany(
+                        "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
+                        [(k, v.tobytes()) for k, v in zip(keys, fresh, strict=True)],
+                    )
             # What is kept is what is used: the first run and the next see the same numbers.
             known |= {k: v.astype(np.float32) for k, v in zip(keys, fresh, strict=True)}
             on_progress(len(known))

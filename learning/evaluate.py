@@ -9,11 +9,16 @@ import numpy as np
 from learning.bank import bank_of
 from learning.dialogue import Dialogue
 from learning.metrics import Resampled, interval, resample, sums_of
+from learning.processes import ALONE, Processes
 from learning.reward import TextReward
 
 
 def evaluate(
-    reward: TextReward, held: Sequence[Dialogue], training: Sequence[Dialogue], draws: int = 2000
+    reward: TextReward,
+    held: Sequence[Dialogue],
+    training: Sequence[Dialogue],
+    draws: int = 2000,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """L_GE beside Mean's, and Δr̂_LI, with 95 % intervals over sessions.
 
@@ -22,13 +27,14 @@ def evaluate(
         held: sessions it never saw.
         training: whose mean rating is the Mean row.
         draws: bootstrap resamples.
+        processes: what shares the dialogues.
 
     Returns:
         mse, mse_mean, mse_ratio, delta and more, each with `_low` and `_high`; only what could be
         measured (no labels: no delta).
     """
     bank = bank_of(held, reward.settings.ls_threshold)
-    unrolled = [reward.unroll(d) for d in held]
+    unrolled = processes.spread(len(held), lambda rows: [reward.unroll(held[i]) for i in rows])
     guesses = np.array([u.mean() for u in unrolled])
     rated = [d.rating for d in training if d.rating is not None]
     mean = float(np.mean(rated)) if rated else 50.0

@@ -11,6 +11,7 @@ import numpy as np
 
 from learning.bank import Bank, Floats
 from learning.features import Projection
+from learning.processes import ALONE, Processes
 from learning.scale import Scale
 from learning.turns import Turns
 
@@ -53,6 +54,7 @@ def fit(
     on_epoch: Callable[[int], None] = lambda _: None,
     projection: Projection | None = None,
     credit: Floats | None = None,
+    processes: Processes = ALONE,
 ) -> Fitted:
     """Train one row.
 
@@ -64,6 +66,7 @@ def fit(
         on_epoch: told how many epochs are done.
         projection: of the training turns, where it was fitted before.
         credit: RUDDER's, where it was computed before.
+        processes: each trains alike; the first one writes.
 
     Raises:
         TrainingError: see `Trainer`.
@@ -91,6 +94,7 @@ def fit(
         Part(train.bank, Features(x.to(device)), credit),
         Part(validation.bank, Features(held.to(device))),
         folder,
+        processes,
     )
     return Fitted(settings, scale, projection, head, trainer.run(on_epoch))
 

@@ -18,6 +18,7 @@ from learning.bank import Floats
 from learning.dialogue import Dialogue, Utterance
 from learning.errors import DataError, RegistryError, TrainingError
 from learning.features import Projection, vectors
+from learning.processes import ALONE, Processes
 from learning.scale import Scale
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def train(
     reward_id: str = "reward",
     cache: Path | None = None,
     on_progress: Callable[[str, float, float], None] = lambda *_: None,
+    processes: Processes = ALONE,
 ) -> tuple[TextReward, Outcome]:
     """Train r_θ of `[reward]` and save it in `folder`, from its checkpoint if there is one.
 
@@ -233,6 +235,7 @@ def train(
         reward_id: its name.
         cache: for vectors of research data.
         on_progress: told what is done, how much, of how much.
+        processes: what shares the work; the first one writes.
 
     Raises:
         TrainingError: a method that learns nothing (mean, mode without shaping), nothing to fit, or
@@ -246,6 +249,8 @@ def train(
     from learning.turns import turns_of
 
     settings = config.reward
+    if processes.world > 1:
+        settings = settings.model_copy(update={"device": processes.device})
     if settings.method in ("mean", "mode") and settings.shaping == "none":
         raise TrainingError(
             f"reward.method = {settings.method!r} has nothing to train", "ircr, rudder or rrd"
@@ -256,21 +261,23 @@ def train(
     encoder = Encoder(settings.encoder, config.models, settings.device)
     if settings.trainable:
         reward, outcome = _fine_tune(
-            training, validation, encoder, settings, folder, reward_id, on_progress
+            training, validation, encoder, settings, folder, reward_id, on_progress, processes
         )
     else:
         every = [*training, *validation]
         n = len({turn.text for d in every for turn in d.turns})
         turns = turns_of(
-            every, encoder, settings, cache, lambda done: on_progress("reading", done, n)
+            every, encoder, settings, cache, lambda done: on_progress("reading", done, n), processes
         )
         parts = [turns.pick([d.id for d in part]) for part in (training, validation)]
         fitted = fit(
             parts[0], parts[1], settings, folder,
-            lambda done: on_progress("training", done, settings.epochs),
+            lambda done: on_progress("training", done, settings.epochs), processes=processes,
         )  # fmt: skip
         reward, outcome = of(fitted, encoder, reward_id), fitted.outcome
-    reward.save(folder)
+    if processes.main:
+        reward.save(folder)
+    processes.wait()
     return reward, outcome
 
 
@@ -282,6 +289,7 @@ def _fine_tune(
     folder: Path,
     reward_id: str,
     on_progress: Callable[[str, float, float], None],
+    processes: Processes,
 ) -> tuple[TextReward, Outcome]:
     """The encoder's own weights too; every drawn turn is read with its history."""
     from learning.bank import bank_of
@@ -293,7 +301,10 @@ def _fine_tune(
     banks = [bank_of(part, settings.ls_threshold) for part in (training, validation)]
     credit = None
     if settings.method == "rudder":  # its return predictor reads frozen features
-        both = [turns_of(part, encoder, settings) for part in (training, validation)]
+        both = [
+            turns_of(part, encoder, settings, processes=processes)
+            for part in (training, validation)
+        ]
         credit = rudder(both[0], both[1], settings, project(both[0], settings))
     parts = [
         Part(
@@ -309,6 +320,6 @@ def _fine_tune(
     ]
     scale = Scale.fit(banks[0], settings)
     network = FineTuned(encoder, settings, scale).to(settings.device)
-    trainer = Trainer(network, settings, scale, parts[0], parts[1], folder)
+    trainer = Trainer(network, settings, scale, parts[0], parts[1], folder, processes)
     outcome = trainer.run(lambda done: on_progress("training", done, settings.epochs))
     return TextReward(reward_id, settings, scale, network, encoder, None), outcome

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from learning.dialogue import Dataset
 from learning.errors import DataError
+from learning.processes import Processes
 from learning.splits import By, Split, split
 
 if TYPE_CHECKING:
@@ -94,17 +95,25 @@ def make(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made: {error.strerror}", "choose --out") from None
+    processes = Processes.join(config.reward.device)
     parts = split(data.dialogues, config.reward.seed, by)
     training, validation, test = (
         parts.pick(data.dialogues, part) for part in ("train", "validation", "test")
     )
     reward, outcome = train(
-        training, validation, config, folder, cache=cache, on_progress=on_progress
+        training,
+        validation,
+        config,
+        folder,
+        cache=cache,
+        on_progress=on_progress,
+        processes=processes,
     )
-    metrics = evaluate(reward, test, training)
+    metrics = evaluate(reward, test, training, processes=processes)
     metrics |= {"epochs": float(outcome.epochs), "best_epoch": float(outcome.best_epoch)}
-    _write(folder / "split.json", asdict(parts))
-    _write(folder / "losses.json", outcome.losses)
+    if processes.main:
+        _write(folder / "split.json", asdict(parts))
+        _write(folder / "losses.json", outcome.losses)
     return Made(reward, outcome, metrics, parts, data)
 
 

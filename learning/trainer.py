@@ -1,12 +1,15 @@
 """The one trainer of r_θ. What differs between the rows of the paper's Table 3 is the credit that a
 batch is fitted to (`decomposition`), whether labels shape it, and nothing else.
 
-Deterministic on one machine: every random choice comes from two generators whose states are part of
-the checkpoint, so that a killed run goes on to the same result.
+Deterministic on one machine: what is drawn comes from one generator whose state is part of the
+checkpoint, dropout is seeded by the step, so that a killed run goes on to the same result. Several
+processes share the passes of a fine-tuned encoder (learning/processes.py); linear layers on frozen
+features take a millisecond a step, and each process trains them alike.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -32,7 +35,8 @@ from learning.decomposition import (
     unbiased_rrd_loss,
 )
 from learning.errors import TrainingError
-from learning.network import Inputs
+from learning.network import Features, Inputs
+from learning.processes import ALONE, Processes
 from learning.scale import Scale
 
 if TYPE_CHECKING:
@@ -40,8 +44,8 @@ if TYPE_CHECKING:
 
 LINE_RATE = 0.01
 """Learning rate of the line between r_θ and calibrated labels: two numbers, a clear optimum."""
-TURNS_A_PASS = 4096
-"""Turns scored at a time outside training, for frozen features; texts go 32 at a time."""
+TURNS_A_PASS, TEXTS_A_PASS = 4096, 32
+"""Turns scored at a time outside training, by frozen features or by their texts."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,6 +80,7 @@ class Trainer:
         train: what is fitted.
         validation: what decides when to stop.
         folder: where the checkpoint goes; None keeps none.
+        processes: what shares the passes of a fine-tuned encoder; the first one writes.
 
     Raises:
         TrainingError: nothing to fit (no rating and no label), or a checkpoint of another run.
@@ -89,8 +94,14 @@ class Trainer:
         train: Part,
         validation: Part,
         folder: Path | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.network = network
+        self.processes = processes
+        self.shares = not isinstance(train.inputs, Features)
+        """Whether a batch is read in micro-batches that the processes share."""
+        self.passes = 0
+        """Of the network since the epoch began."""
         self.settings = settings
         self.scale = scale
         self.train_part, self.validation = train, validation
@@ -128,14 +139,12 @@ class Trainer:
         Args:
             on_epoch: told how many epochs are done.
         """
-        torch.manual_seed(self.settings.seed)
         self._resume()
         done = self.outcome
         while done.epochs < self.settings.epochs:
             if done.epochs - done.best_epoch >= self.settings.patience:
                 break
-            trained = self._epoch()
-            held = self.validation_loss()
+            trained, held = self.processes.same((self._epoch(), self.validation_loss()))
             done.epochs += 1
             done.losses.append((trained, held))
             if not math.isfinite(trained):
@@ -156,6 +165,7 @@ class Trainer:
         """Every rated dialogue once (or, without ratings, every labelled turn); mean loss."""
         settings = self.settings
         self.network.train()
+        self.passes = 0
         dialogues = self.rng.permutation(self.rated)
         size = settings.batch_dialogues if self.wants_ge else settings.batch_turns
         steps = math.ceil((len(dialogues) or len(self.labelled)) / size)
@@ -168,7 +178,12 @@ class Trainer:
                 li = self._li()
             loss = joint_loss(ge, li, settings.lambda_ge)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            if loss.requires_grad:  # a process may have had no share in this batch
+                loss.backward()
+            if self.shares:
+                self.processes.add_gradients(
+                    [p for p in self.network.parameters() if p.requires_grad]
+                )
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimizer.step()
             total += float(loss.detach())
@@ -201,7 +216,7 @@ class Trainer:
         bank = self.train_part.bank
         position, owner = draw(bank.length[dialogues], self.settings.subset, self.rng)
         turns = bank.start[dialogues][owner] + position
-        rewards = self.network(self.train_part.inputs.batch(torch.from_numpy(turns)))
+        rewards = self._read(torch.from_numpy(turns))
         return turns, rewards, torch.from_numpy(owner).to(rewards.device)
 
     def _li(self) -> Tensor:
@@ -209,8 +224,33 @@ class Trainer:
         turns = self.rng.choice(self.labelled, self.settings.batch_turns)
         labels = self.train_part.bank.labels(self.settings.shaping)[turns]
         target = torch.from_numpy(self.scale.labels(labels)).float()
-        rewards = self.network(self.train_part.inputs.batch(torch.from_numpy(turns)))
+        rewards = self._read(torch.from_numpy(turns))
         return shaping_loss(self._on_line(rewards.cpu()), target)
+
+    def _read(self, turns: Tensor) -> Tensor:
+        """r_θ of the turns, [drawn]; in several processes with the gradient of this one's share.
+
+        Every process then works out the same loss from all rewards, and the sum of their gradients
+        is the gradient of that loss.
+        """
+        inputs = self.train_part.inputs
+        self.passes += 1
+        if not self.shares:
+            torch.manual_seed(self._seed())
+            return self.network(inputs.batch(turns))
+        units = turns.split(self.settings.micro_batch)
+        mine: dict[int, Tensor] = {}
+        for i, _ in self.processes.turns(len(units)):
+            torch.manual_seed(self._seed() + i)
+            mine[i] = self.network(inputs.batch(units[i]))
+        told = self.processes.gathered([r.detach().cpu() for r in mine.values()])
+        device = next(self.network.parameters()).device
+        return torch.cat([mine.get(i, r.to(device)) for i, r in enumerate(told)])
+
+    def _seed(self) -> int:
+        """Of the dropout of one pass."""
+        name = f"dropout {self.settings.seed} {self.outcome.epochs} {self.passes}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
 
     def _on_line(self, rewards: Tensor) -> Tensor:
         """r_θ as a guess of the standardised Γ: a rising line where labels are calibrated."""
@@ -224,7 +264,7 @@ class Trainer:
         """The same loss over all held-out dialogues and labels, with all turns drawn."""
         part, settings = self.validation, self.settings
         bank = part.bank
-        rewards = rewards_of(self.network, part.inputs).astype(np.float64)
+        rewards = rewards_of(self.network, part.inputs, self.processes).astype(np.float64)
         ge = li = None
         rated = bank.rated
         if self.wants_ge and len(rated):
@@ -253,14 +293,21 @@ class Trainer:
 
     def _identity(self) -> str:
         """What a checkpoint must agree on: settings, shapes, data (epochs may grow)."""
-        settings = self.settings.model_dump(mode="json", exclude={"epochs", "patience"})
+        free = {"epochs", "patience", "device"}
+        settings = self.settings.model_dump(mode="json", exclude=free)
         shapes = [list(p.shape) for p in self.network.parameters() if p.requires_grad]
         return json.dumps([settings, shapes, self.train_part.bank.ids, self.validation.bank.ids])
 
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        beside = self.checkpoint.with_suffix(".tmp")
+        if self.processes.main:
+            self._write(self.checkpoint)
+        self.processes.wait()
+
+    def _write(self, path: Path) -> None:
+        """The checkpoint, whole or not at all."""
+        beside = path.with_suffix(".tmp")
         done = self.outcome
         with beside.open("wb") as file:
             torch.save(
@@ -271,14 +318,13 @@ class Trainer:
                     "best": self.best,
                     "optimizer": self.optimizer.state_dict(),
                     "numpy": self.rng.bit_generator.state,
-                    "torch": torch.get_rng_state(),
                     "outcome": (done.epochs, done.best_epoch, done.best_loss, done.losses),
                 },
                 file,
             )
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, self.checkpoint)
+        os.replace(beside, path)
 
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.is_file():
@@ -301,19 +347,26 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best = saved["best"]
         self.rng.bit_generator.state = saved["numpy"]
-        torch.set_rng_state(saved["torch"])
         self.outcome = Outcome(*saved["outcome"])
 
 
-def rewards_of(network: Any, inputs: Inputs) -> Floats:
-    """r_θ of every turn, [turns], without dropout and without gradients."""
-    from learning.network import Features
+def rewards_of(network: Any, inputs: Inputs, processes: Processes = ALONE) -> Floats:
+    """r_θ of every turn, [turns], without dropout and without gradients.
 
+    Args:
+        network: r_θ.
+        inputs: frozen features, which each process reads alike, or texts, whose passes are shared.
+        processes: what shares them.
+    """
     network.eval()
-    step = TURNS_A_PASS if isinstance(inputs, Features) else 32
+    frozen = isinstance(inputs, Features)
+    step = TURNS_A_PASS if frozen else TEXTS_A_PASS
+
+    def once(start: int) -> Floats:
+        batch = inputs.batch(torch.arange(start, min(start + step, len(inputs))))
+        out: Floats = network(batch).float().cpu().numpy()
+        return out
+
     with torch.inference_mode():
-        parts = [
-            network(inputs.batch(torch.arange(i, min(i + step, len(inputs))))).float().cpu().numpy()
-            for i in range(0, len(inputs), step)
-        ]
+        parts = (ALONE if frozen else processes).shared(range(0, len(inputs), step), once)
     return np.concatenate(parts) if parts else np.empty(0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from learning.bank import Bank, bank_of
 from learning.dialogue import Dialogue
 from learning.features import NUMBERS, vectors
+from learning.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from agent.learning_config import Reward
@@ -66,6 +67,7 @@ def turns_of(
     settings: Reward,
     cache: Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> Turns:
     """Encode and lay flat.
 
@@ -75,14 +77,15 @@ def turns_of(
         settings: decay of the history, threshold of language sentiment.
         cache: folder for the vectors of research data; None keeps nothing.
         on_progress: told how many distinct texts are done.
+        processes: what shares the reading.
     """
     from learning.encoder import cached_embed
 
     texts = [turn.text for d in dialogues for turn in d.turns]
     if cache is None:
-        embedded = encoder.embed(texts, on_progress)
+        embedded = encoder.embed(texts, on_progress, processes)
     else:
-        embedded = cached_embed(encoder, texts, cache, on_progress)
+        embedded = cached_embed(encoder, texts, cache, on_progress, processes)
     bank = bank_of(dialogues, settings.ls_threshold)
     out = np.empty((int(bank.length.sum()), 3, encoder.size), np.float16)
     numbers = np.empty((len(out), len(NUMBERS)), np.float32)

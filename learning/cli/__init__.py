@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from typing import Any
 
 import click
 
 from agent.threads import wait_briefly
+from learning.processes import many, told_once
 
 COMMANDS = {
     "data": "what a source holds: counts, lengths, ratings, label coverage",
@@ -24,6 +26,10 @@ COMMANDS = {
 }
 
 
+SHARED = ("reward", "policy")
+"""Commands that may run in several processes."""
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -31,8 +37,15 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        if many() > 1 and name not in SHARED:
+            shared = " and ".join(SHARED)
+            raise click.UsageError(f"'{name}' runs in one process; {shared} run in several")
         command: click.Command = importlib.import_module(f"learning.cli.{name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with told_once():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import configured
+from learning.launch import processes_option
+from learning.processes import first
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--updates", type=click.IntRange(1), help="batches of replies [policy.updates]")
 @click.option("--seed", type=int, help="[policy.seed]")
 @click.option("--memory", metavar="MODEL|FOLDER", help="only say what training it would hold")
+@processes_option
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @configured
 def command(
@@ -41,7 +44,8 @@ def command(
     """Adapt the policy as `[policy]` says; curves and the adapter go into --out.
 
     \b
-    Several GPUs: accelerate launch --num_processes 4 $(which geli) learn policy …
+    Several GPUs: --processes 4, or on several machines and in shards
+    accelerate launch --config_file configs/accelerate/fsdp.yaml -m agent.cli learn policy …
     Memory: geli learn policy --memory llama-2-7b --set policy.precision=bfloat16
     """
     given = {k: v for k, v in (("updates", updates), ("seed", seed)) if v is not None}
@@ -54,6 +58,8 @@ def command(
             raise click.UsageError(f"Missing option '{name}'.")
     assert reward is not None and out is not None
     outcome = _train(config, source, reward, out, resume, parent)
+    if not first():
+        return
     if as_json:
         from dataclasses import asdict
 
@@ -74,7 +80,8 @@ def _train(
 
     scorer = load_reward(reward, config)
     data = load_data(source, config)
-    with bar("updates", config.policy.updates, Console(stderr=True)) as progress:
+    console = Console(stderr=True, quiet=not first())
+    with bar("updates", config.policy.updates, console) as progress:
         return train(
             data.dialogues,
             scorer,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.options import configured
+from learning.launch import processes_option
+from learning.processes import first
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option("--keep/--no-keep", default=True, show_default=True, help="add it to the registry")
+@processes_option
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @configured
 def command(
@@ -47,13 +50,15 @@ def command(
     folder = out or Path(f"reward-{source.replace(':', '-').replace('/', '-')}")
     kept = source.partition(":")[0] in RESEARCH
     cache = cache_dir(config.models) / "features" if kept else None
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not first())
     with bar("training", config.reward.epochs, console) as progress:
 
         def on_progress(what: str, done: float, whole: float) -> None:
             progress(config.reward.epochs * done / whole if what == "training" else 0)
 
         made = rewarding.make(data, config, folder, by, cache, on_progress)
+    if not first():
+        return
     manifest = rewarding.keep(made, config, folder) if keep else None
     if as_json:
         content = {"id": manifest.id if manifest else None, "folder": str(folder)} | made.metrics

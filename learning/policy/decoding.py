@@ -7,7 +7,7 @@ come from the states the tokens were drawn in, so that PPO needs no second pass 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,46 @@ class Written:
     entropy: Tensor
     """Nats, of the softmax at the temperature."""
     mask: Tensor
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence[tuple[Sequence[int], Written]], device: torch.device
+    ) -> Written:
+        """What several processes wrote, in one order.
+
+        Args:
+            parts: the numbers of the rows that each wrote, and what.
+            device: where to.
+        """
+        n = sum(len(rows) for rows, _ in parts)
+        width = max(written.mask.shape[1] for _, written in parts)
+        out = cls([[] for _ in range(n)], [False] * n, *(torch.zeros(n, width) for _ in range(4)))
+        out.mask = out.mask.bool()
+        for rows, written in parts:
+            for i, reply, ended in zip(rows, written.replies, written.ended, strict=True):
+                out.replies[i], out.ended[i] = reply, ended
+            for name in TENSORS:
+                part = getattr(written, name)
+                getattr(out, name)[list(rows), : part.shape[1]] = part.cpu()
+        return out.to(device)
+
+    def to(self, device: torch.device) -> Written:
+        """The same there."""
+        tensors = (getattr(self, name).to(device) for name in TENSORS)
+        return Written(self.replies, self.ended, *tensors)
+
+
+TENSORS = ("logprobs", "values", "entropy", "mask")
+
+
+def heights(rows: int, tokens: int, seed: int) -> Tensor:
+    """What chance gives each token of each reply, uniform in [0, 1), [rows, tokens].
+
+    Drawn for all rows before anything is written, so that a reply does not depend on who else
+    still writes, nor on which process writes it.
+    """
+    made = torch.Generator().manual_seed(seed)
+    return torch.rand(rows, tokens, generator=made, dtype=torch.float64)
 
 
 class _Cache:
@@ -103,8 +143,9 @@ def write(
     prompts: Sequence[Ids],
     stops: set[int],
     sampling: Sampling,
-    generator: torch.Generator,
+    chance: Tensor,
     bucket: int = 8,
+    going: Callable[[bool], bool] = bool,
 ) -> Written:
     """Draw a reply to every prompt.
 
@@ -113,11 +154,12 @@ def write(
         prompts: token ids.
         stops: tokens that end a reply.
         sampling: how.
-        generator: on the CPU; the same state and prompts give the same replies.
+        chance: `heights` of these rows; the same and the same prompts give the same replies.
         bucket: prompts read at a time.
+        going: whether to do one more step, given whether a reply here still is written.
     """
     with torch.no_grad():
-        return _write(model, prompts, stops, sampling, generator, bucket)
+        return _write(model, prompts, stops, sampling, chance, bucket, going)
 
 
 def _write(
@@ -125,8 +167,9 @@ def _write(
     prompts: Sequence[Ids],
     stops: set[int],
     sampling: Sampling,
-    generator: torch.Generator,
+    chance: Tensor,
     bucket: int,
+    going: Callable[[bool], bool],
 ) -> Written:
     n, device = len(prompts), model.device
     hidden, cache, mask = _read_prompts(model, prompts, sampling.tokens, bucket)
@@ -142,7 +185,7 @@ def _write(
     for t in range(sampling.tokens):
         state = hidden[rows]
         logits = model.logits(state)
-        tokens, at = _draw(logits, prompts, replies, alive, sampling, generator)
+        tokens, at = _draw(logits, prompts, replies, alive, sampling, chance[alive, t])
         logprobs[alive, t] = at[0].cpu()
         entropy[alive, t] = at[1].cpu()
         values[alive, t] = model.values(state).cpu()
@@ -152,12 +195,12 @@ def _write(
         for i, stop in zip(alive, stopped.tolist(), strict=True):
             ended[i] = stop
         alive = [i for i in alive if not ended[i]]
-        if not alive or t + 1 == sampling.tokens:
+        if t + 1 == sampling.tokens or not going(bool(alive)):
             break
         step = torch.zeros(len(mask), dtype=torch.long, device=device)
         step[rows] = tokens
         rows = rows[~stopped]
-        if len(rows) <= LEAVE * len(mask):
+        if 0 < len(rows) <= LEAVE * len(mask):
             cache.keep(rows)
             mask, position, step = mask[rows], position[rows], step[rows]
             rows = torch.arange(len(rows), device=device)
@@ -211,7 +254,7 @@ def _draw(
     replies: list[list[int]],
     alive: list[int],
     sampling: Sampling,
-    generator: torch.Generator,
+    chance: Tensor,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """A token a row; and its log-probability and the entropy of the softmax it came from."""
     if sampling.repetition_penalty != 1.0:
@@ -226,7 +269,7 @@ def _draw(
         p = torch.zeros_like(p).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
     # By the inverse of the distribution function: multinomial draws a number for every word.
     ladder = p.double().cumsum(-1)
-    height = torch.rand(len(p), 1, generator=generator, dtype=torch.float64).to(p.device)
+    height = chance[:, None].to(p.device)
     tokens = torch.searchsorted(ladder, height * ladder[:, -1:], right=True)
     tokens = tokens.clamp(max=p.shape[-1] - 1)
     return tokens.squeeze(-1), (log_all.gather(-1, tokens).squeeze(-1), entropy)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from learning.policy.model import PolicyModel
+from learning.processes import ALONE, Processes
 
 Ids = Sequence[int]
 
@@ -123,14 +124,19 @@ def read_all(
     replies: Sequence[Ids],
     temperature: float,
     size: int,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values of many replies without gradients, [replies, longest]."""
-    logprobs = torch.zeros(len(replies), max(map(len, replies)), device=model.device)
+
+    def once(rows: list[int]) -> tuple[Tensor, Tensor]:
+        got = read(model, [prompts[i] for i in rows], [replies[i] for i in rows], temperature)
+        return got.logprobs.cpu(), (model.values(got.hidden) * got.mask).cpu()
+
+    logprobs = torch.zeros(len(replies), max(map(len, replies)))
     values = torch.zeros_like(logprobs)
+    units = by_length(prompts, replies, size)
     with torch.no_grad():
-        for rows in by_length(prompts, replies, size):
-            got = read(model, [prompts[i] for i in rows], [replies[i] for i in rows], temperature)
-            width = got.mask.shape[1]
-            logprobs[rows, :width] = got.logprobs
-            values[rows, :width] = model.values(got.hidden) * got.mask
-    return logprobs, values
+        found = processes.shared(units, once)
+    for rows, (p, v) in zip(units, found, strict=True):
+        logprobs[rows, : p.shape[1]], values[rows, : v.shape[1]] = p, v
+    return logprobs.to(model.device), values.to(model.device)

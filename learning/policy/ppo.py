@@ -62,24 +62,13 @@ def gae(
     return advantages, advantages + values
 
 
-def whiten(x: Tensor, mask: Tensor, moments: Tensor | None = None) -> Tensor:
-    """Mean 0 and variance 1 (unbiased) over the mask, 0 elsewhere.
-
-    Args:
-        x: [B, R].
-        mask: [B, R].
-        moments: count, sum and sum of squares over all processes' x; None: of this one.
-    """
-    n, total, squares = moments_of(x, mask) if moments is None else moments
-    mean = total / n
-    variance = (squares / n - mean**2) * n / (n - 1).clamp(min=1)
-    return ((x - mean.to(x)) * torch.rsqrt(variance.clamp(min=0) + 1e-8).to(x)) * mask
-
-
-def moments_of(x: Tensor, mask: Tensor) -> Tensor:
-    """Count, sum, sum of squares in float64, [3]; those of several processes add up."""
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and variance 1 (unbiased) over the mask, 0 elsewhere; x and mask are [B, R]."""
     chosen = x.double() * mask
-    return torch.stack([mask.sum().double(), chosen.sum(), (chosen**2).sum()])
+    n = mask.sum().double()
+    mean = chosen.sum() / n
+    variance = ((chosen**2).sum() / n - mean**2) * n / (n - 1).clamp(min=1)
+    return ((x - mean.to(x)) * torch.rsqrt(variance.clamp(min=0) + 1e-8).to(x)) * mask
 
 
 def policy_loss(

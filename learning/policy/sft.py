@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from learning.errors import TrainingError
 from learning.policy.model import PolicyModel
 from learning.policy.passes import Ids, by_length, read
 from learning.policy.prompts import Template, answered
+from learning.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from agent.learning_config import Policy
@@ -51,25 +52,44 @@ def likelihood_loss(
     return -got.logprobs.sum(), int(got.mask.sum())
 
 
-def backward(model: PolicyModel, pairs: Sequence[Pair], weight: float, micro_batch: int) -> float:
-    """Add the gradient of `weight` times the mean loss a token; returns that mean, nats."""
+def backward(
+    model: PolicyModel,
+    pairs: Sequence[Pair],
+    weight: float,
+    micro_batch: int,
+    seed: int,
+    processes: Processes = ALONE,
+) -> float:
+    """Add the gradient of `weight` times the mean loss a token, each process its micro-batches.
+
+    Args:
+        model: its adapter is trained, with LoRA's dropout.
+        pairs: all of them, in every process.
+        weight: of the loss.
+        micro_batch: pairs a pass.
+        seed: of the dropout.
+        processes: what shares the passes; the sum of their gradients is the whole.
+
+    Returns:
+        The mean loss a token of all pairs, nats.
+    """
     prompts, replies = [p for p, _ in pairs], [r for _, r in pairs]
     whole = sum(map(len, replies))
-    total = 0.0
+    units = by_length(prompts, replies, micro_batch)
+    done = []
     with model.gradients(dropout=True):
-        for rows in by_length(prompts, replies, micro_batch):
+        for i, real in processes.turns(len(units)):
+            torch.manual_seed(seed + i)
+            rows = units[i]
             loss, _ = likelihood_loss(model, [prompts[i] for i in rows], [replies[i] for i in rows])
-            (loss * (weight / whole)).backward()
-            total += float(loss.detach())
-    return total / whole
+            (loss * (weight / whole if real else 0.0)).backward()
+            if real:
+                done.append(float(loss.detach()))
+    return sum(processes.gathered(done)) / whole
 
 
 def warm_up(
-    model: PolicyModel,
-    real: RealReplies,
-    settings: Policy,
-    sync: Callable[[], None] = lambda: None,
-    offset: int = 0,
+    model: PolicyModel, real: RealReplies, settings: Policy, processes: Processes = ALONE
 ) -> list[float]:
     """`sft_steps` steps of AdamW on the data's own replies, with LoRA's dropout.
 
@@ -79,8 +99,7 @@ def warm_up(
         model: its adapter is trained.
         real: what is drawn from.
         settings: `[policy]`.
-        sync: averages gradients over processes.
-        offset: of the draws, different in each process.
+        processes: what shares the passes.
 
     Returns:
         Mean loss a token of each step, nats.
@@ -91,12 +110,12 @@ def warm_up(
     optimizer = torch.optim.AdamW(model.adapter, lr=settings.sft_learning_rate, weight_decay=0.0)
     losses = []
     for step in range(settings.sft_steps):
-        torch.manual_seed(settings.seed * 1_000_003 + step)  # of the dropout
-        pairs = real.draw(step * 1_000 + offset, settings.batch)
-        loss = backward(model, pairs, 1.0, settings.micro_batch)
+        pairs = real.draw(step * 1_000, settings.batch)
+        seed = (settings.seed * 1_000_003 + step) * 1_000  # fewer micro-batches than that
+        loss = backward(model, pairs, 1.0, settings.micro_batch, seed, processes)
         if loss != loss:
             raise TrainingError(f"the warm-up's loss became {loss} at step {step + 1}")
-        sync()
+        processes.add_gradients(model.adapter)
         torch.nn.utils.clip_grad_norm_(model.adapter, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

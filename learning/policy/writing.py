@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from learning.policy.decoding import Sampling, write
+from learning.policy.decoding import Sampling, heights, write
 from learning.policy.model import PolicyModel, check_files, open_model
 from learning.policy.passes import hidden_after, padded, read_all
 from learning.policy.prompts import History, Template, tokenizer_of
@@ -89,7 +89,7 @@ class Writer:
         """
         prompts = [self.template.prompt(history) for history in histories]
         out = [""] * len(prompts)
-        generator = torch.Generator().manual_seed(seed)
+        chance = heights(len(prompts), self.sampling.tokens, seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
@@ -98,7 +98,7 @@ class Writer:
                 [prompts[i] for i in rows],
                 self.template.stops,
                 self.sampling,
-                generator,
+                chance[rows],
                 self._micro,
             )
             for i, ids in zip(rows, written.replies, strict=True):

@@ -69,7 +69,8 @@ class Questions:
 def measure(algorithm: str, updates: int, settings: Sequence[str]) -> dict[str, Any]:
     """Median seconds of the updates after the first one, and of what they consist."""
     from learning.policy import curves
-    from learning.policy.train import PHASES, train
+    from learning.policy.batch import PHASES
+    from learning.policy.train import train
 
     config = configs.load(
         "cpu",

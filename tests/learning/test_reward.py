@@ -139,9 +139,8 @@ def test_rrd_reads_k_turns_of_a_dialogue_however_long_it_is(tmp_path: Path) -> N
         def batch(self, turns: torch.Tensor) -> torch.Tensor:
             return turns
 
-    settings = configs.load("cpu").reward.model_copy(
-        update={"subset": 8, "epochs": 1, "batch_dialogues": 4, "shaping": "none"}
-    )
+    changes = {"subset": 8, "epochs": 1, "batch_dialogues": 4, "micro_batch": 32}
+    settings = configs.load("cpu").reward.model_copy(update=changes | {"shaping": "none"})
     for long in (10, 300):
         data = [
             Dialogue(str(i), tuple(Utterance("agent", "x") for _ in range(long)), float(i))

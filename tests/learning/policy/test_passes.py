@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agent.learning_config import Policy
-from learning.policy.decoding import Sampling, write
+from learning.policy.decoding import Sampling, Written, heights, write
 from learning.policy.model import PolicyModel, open_model
 from learning.policy.passes import hidden_after, padded, read, read_all, shared_prefix
 from learning.policy.prompts import Template, histories, tokenizer_of
@@ -62,8 +62,8 @@ def plain(model: PolicyModel, prompt: list[int], reply: list[int]) -> torch.Tens
 def test_what_is_noted_while_writing_is_what_a_plain_pass_says(
     model: PolicyModel, template: Template, prompts: list[list[int]]
 ) -> None:
-    made = torch.Generator().manual_seed(3)
-    written = write(model, prompts, template.stops, Sampling(T, 12), made, bucket=4)
+    chance = heights(len(prompts), 12, 3)
+    written = write(model, prompts, template.stops, Sampling(T, 12), chance, bucket=4)
     assert 1 < len({len(r) for r in written.replies})  # some ended early and left the batch
     assert shared_prefix(prompts) > 5
     for i, (prompt, reply) in enumerate(zip(prompts, written.replies, strict=True)):
@@ -87,17 +87,35 @@ def test_one_seed_writes_one_thing(
     model: PolicyModel, template: Template, prompts: list[list[int]]
 ) -> None:
     def once(seed: int) -> list[list[int]]:
-        made = torch.Generator().manual_seed(seed)
-        return write(model, prompts, template.stops, Sampling(T, 8), made).replies
+        chance = heights(len(prompts), 8, seed)
+        return write(model, prompts, template.stops, Sampling(T, 8), chance).replies
 
     assert once(1) == once(1) != once(2)
+
+
+def test_a_reply_does_not_depend_on_who_else_writes(
+    model: PolicyModel, template: Template, prompts: list[list[int]]
+) -> None:
+    """Also not on how long the others take, nor on steps made only to wait for them."""
+    sampling, chance = Sampling(T, 12), heights(len(prompts), 12, 3)
+    whole = write(model, prompts, template.stops, sampling, chance, bucket=4)
+    parts = []
+    for rows in (range(0, len(prompts), 2), range(1, len(prompts), 2)):
+        chosen = [prompts[i] for i in rows]
+        made = write(
+            model, chosen, template.stops, sampling, chance[list(rows)], going=lambda _: True
+        )
+        parts.append((rows, made))
+    joined = Written.joined(parts, torch.device("cpu"))
+    assert joined.replies == whole.replies and joined.ended == whole.ended
+    for name in ("logprobs", "values", "entropy", "mask"):
+        assert torch.allclose(getattr(joined, name), getattr(whole, name), atol=1e-4)
 
 
 def test_drawn_tokens_follow_the_softmax(model: PolicyModel, prompts: list[list[int]]) -> None:
     """First tokens of many replies to one prompt, by chi-squared against their probabilities."""
     n = 4000
-    made = torch.Generator().manual_seed(0)
-    written = write(model, [prompts[0]] * n, {2}, Sampling(T, 1), made, bucket=n)
+    written = write(model, [prompts[0]] * n, {2}, Sampling(T, 1), heights(n, 1, 0), bucket=n)
     with torch.no_grad():
         p = (model.network(torch.tensor([prompts[0]])).logits[0, -1] / T).softmax(-1)
     seen = torch.bincount(torch.tensor([r[0] for r in written.replies]), minlength=len(p))
@@ -113,8 +131,8 @@ def test_drawn_tokens_follow_the_softmax(model: PolicyModel, prompts: list[list[
 def test_top_p_keeps_the_likeliest_tokens_only(
     model: PolicyModel, prompts: list[list[int]]
 ) -> None:
-    made = torch.Generator().manual_seed(0)
-    written = write(model, [prompts[0]] * 500, {2}, Sampling(1.0, 1, top_p=0.5), made, bucket=500)
+    half = Sampling(1.0, 1, top_p=0.5)
+    written = write(model, [prompts[0]] * 500, {2}, half, heights(500, 1, 0), bucket=500)
     with torch.no_grad():
         p = model.network(torch.tensor([prompts[0]])).logits[0, -1].softmax(-1)
     ordered, order = p.sort(descending=True)

@@ -15,7 +15,6 @@ from learning.policy.ppo import (
     above_siblings,
     gae,
     masked_mean,
-    moments_of,
     policy_loss,
     token_rewards,
     value_loss,
@@ -74,13 +73,6 @@ def test_whitened_has_mean_zero_and_variance_one_on_the_mask_only() -> None:
     assert float(chosen.mean()) == pytest.approx(0, abs=1e-9)
     assert float(chosen.var(unbiased=True)) == pytest.approx(1, abs=1e-6)
     assert found[~MASK].abs().max() == 0
-
-
-def test_moments_of_two_processes_add_up() -> None:
-    x = made(6)
-    both = moments_of(x[:1], MASK[:1]) + moments_of(x[1:], MASK[1:])
-    parts = torch.cat([whiten(x[:1], MASK[:1], both), whiten(x[1:], MASK[1:], both)])
-    assert torch.allclose(parts, whiten(x, MASK))
 
 
 def test_on_the_policy_that_wrote_the_loss_is_minus_the_mean_advantage() -> None:

@@ -200,7 +200,7 @@ def test_collapse_stops_the_run(place: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from learning.policy import train as module
+    from learning.policy import optimise as module
 
     real, calls = module.policy_loss, []
 

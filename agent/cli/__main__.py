@@ -1,0 +1,5 @@
+"""`python -m agent.cli`: what `accelerate launch -m` starts."""
+
+from agent.cli import main
+
+main()
