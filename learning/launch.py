@@ -28,7 +28,7 @@ def processes_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def started(context: click.Context, _: click.Parameter, n: int) -> int:
         if n > 1 and many() == 1 and not context.resilient_parsing:
-            sys.exit(launch(n, sys.argv[1:]))
+            sys.exit(launch(n, [sys.executable, "-m", "agent.cli", *sys.argv[1:]]))
         return n
 
     return click.option(
@@ -42,17 +42,16 @@ def processes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def launch(n: int, arguments: Sequence[str]) -> int:
-    """Run `geli` in n processes; returns the exit code of the first that failed, or 0.
+def launch(n: int, command: Sequence[str]) -> int:
+    """Run a command in n processes; returns the exit code of the first that failed, or 0.
 
     Args:
         n: how many.
-        arguments: of `geli`, the same for all.
+        command: the same for all.
 
     Raises:
         TrainingError: one was killed.
     """
-    command = [sys.executable, "-m", "agent.cli", *arguments]
     places = environments(n)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     made = [subprocess.Popen(command, env=os.environ | place) for place in places]

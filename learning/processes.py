@@ -63,7 +63,8 @@ class Processes:
         from accelerate import PartialState
 
         state = PartialState(cpu=device == "cpu")  # gloo on the CPU, else NCCL
-        return cls(state.num_processes, state.process_index, str(state.device))
+        own = "cpu" if device == "cpu" else str(state.device)
+        return cls(state.num_processes, state.process_index, own)
 
     @property
     def main(self) -> bool:

@@ -275,6 +275,7 @@ def train(
             lambda done: on_progress("training", done, settings.epochs), processes=processes,
         )  # fmt: skip
         reward, outcome = of(fitted, encoder, reward_id), fitted.outcome
+    reward.settings = config.reward  # not which of the devices this process had
     if processes.main:
         reward.save(folder)
     processes.wait()

@@ -38,6 +38,8 @@ class PolicyModel:
     def __init__(self, network: Any, device: torch.device) -> None:
         self.network = network
         self.device = device
+        self.sharded = False
+        """Whether its blocks lie in shards (sharding.py)."""
         base = network.get_base_model()
         self.trunk = base.model
         self.config = base.config
@@ -88,9 +90,16 @@ class PolicyModel:
             self.network.eval()
 
     @property
-    def recomputes(self) -> bool:
-        """Whether blocks are done again in the backward pass, as things stand."""
-        return bool(self.trunk.gradient_checkpointing and self.trunk.training)
+    def may_share(self) -> bool:
+        """Whether a pass may go on from the cache of what all prompts begin with, as things stand.
+
+        A block that is done again in the backward pass would write that cache twice; a block in
+        shards is only made whole for gradients that come through its output, not through a cache;
+        dropout falls on each sequence by itself.
+        """
+        again = self.trunk.gradient_checkpointing and self.trunk.training
+        dropped = any(m.training for m in self._dropouts)
+        return not (again or dropped or (self.sharded and torch.is_grad_enabled()))
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The adapter's tensors by PEFT's names, on the CPU."""

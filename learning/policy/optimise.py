@@ -86,9 +86,7 @@ class Optimiser:
                         seed("dropout", step),
                         self.processes,
                     )
-                self.processes.add_gradients(
-                    [*self.model.adapter, *self.model.head.parameters()]
-                )
+                self.processes.add_gradients([*self.model.adapter, *self.model.head.parameters()])
                 norm = max(norm, self._step())
                 for key, value in zip(sums, parts, strict=True):
                     sums[key] += value

@@ -74,8 +74,7 @@ def hidden_after(model: PolicyModel, prompts: Sequence[Ids], replies: Sequence[I
     """
     from transformers import DynamicCache
 
-    # Recomputation in the backward pass would write a shared cache twice.
-    share = 0 if model.recomputes else shared_prefix(prompts)
+    share = shared_prefix(prompts) if model.may_share else 0
     rows = [[*p, *r[:-1]][share:] for p, r in zip(prompts, replies, strict=True)]
     ids, _ = padded(rows, model.device)
     cache: Any = None

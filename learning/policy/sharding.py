@@ -68,5 +68,5 @@ def shard(model: PolicyModel, processes: Processes) -> None:
     for p in model.adapter:
         p.data = p.data.to(device)
     model.head.to(device)
-    model.device = device
+    model.device, model.sharded = device, True
     processes.lockstep = True
