@@ -38,7 +38,9 @@ def test_the_cache_reads_only_what_is_new(
 ) -> None:
     read: list[str] = []
     plain = encoder.embed
-    monkeypatch.setattr(encoder, "embed", lambda texts, *_: read.extend(texts) or plain(texts))
+    monkeypatch.setattr(
+        encoder, "embed", lambda texts, *_, **__: read.extend(texts) or plain(texts)
+    )
     first = cached_embed(encoder, ["i love", "you", "i love"], tmp_path)
     again = cached_embed(encoder, ["you", "the dog", "i love"], tmp_path)
     assert sorted(read) == ["i love", "the dog", "you"]
