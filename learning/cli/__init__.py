@@ -25,7 +25,6 @@ COMMANDS = {
     "corpus": "jobs over a whole corpus: affect of videos, embeddings, replies",
 }
 
-
 SHARED = ("reward", "policy")
 """Commands that may run in several processes."""
 
