@@ -157,6 +157,7 @@ class Page:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.pc: RTCPeerConnection | None = None
+        self.ice = RTCConfiguration(iceServers=[])
         self.channel: Any = None
         self.microphone = Microphone()
         self.messages: list[dict[str, Any]] = []
@@ -171,7 +172,7 @@ class Page:
     async def offer_sdp(self, *, video: bool = False) -> str:
         """A new peer connection's offer."""
         await self.drop_peer()
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pc = RTCPeerConnection(self.ice)
         self.microphone = Microphone()
         self.pc.addTrack(self.microphone)
         if video:
@@ -209,6 +210,20 @@ class Page:
         self.microphone.on = True
         await asyncio.sleep(seconds)
         self.microphone.on = False
+
+    async def talk(self, limit_s: float = 20.0) -> None:
+        """Let the agent end what it says, speak, and wait until a reply is heard."""
+        async with asyncio.timeout(limit_s):
+            listening = {"type": "state", "state": "listening"}
+            await until(lambda: self.of("state")[-1:] == [listening], limit_s)
+            spoken = self.said()
+            await self.speak(0.8)
+            since = asyncio.get_running_loop().time()
+            await until(lambda: self.said() > spoken and self.heard(since), limit_s)
+
+    def said(self) -> int:
+        """How many turns of the agent the page has seen."""
+        return len({m["turn"] for m in self.of("caption") if m["speaker"] == "agent"})
 
     def send(self, message: Any) -> None:
         self.channel.send(message if isinstance(message, str | bytes) else json.dumps(message))

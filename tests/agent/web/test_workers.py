@@ -67,11 +67,7 @@ async def test_two_workers_of_one_machine(two: Group) -> None:
             await until(lambda page=third: page.of("ended"))
             await third.close()
         assert (await first.status())["state"] == "live"
-        first.messages.clear()
-        await first.speak(0.6)
-        await until(
-            lambda: any(m["speaker"] == "agent" for m in first.of("caption") if m["final"]), 15
-        )
+        await first.talk()
         before = holder(first)
         await first.request("POST", "/hangup")
         await until(lambda: first.of("ended"))
