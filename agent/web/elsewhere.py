@@ -68,7 +68,7 @@ class Elsewhere:
         if isinstance(resume, dict):
             of, secret = _text(resume, "session_id"), _text(resume, "secret")
             await self._follow_up(of, secret, body, scope, receive, send)
-        elif not (self._calls.busy and await self._taken_in(scope, body, send)):
+        elif self._takes_calls or not await self._taken_in(scope, body, send):
             await self._app(scope, receive, send)
 
     async def _follow_up(
@@ -96,6 +96,10 @@ class Elsewhere:
                 await self._afterwards(scope, receive, send)
             else:
                 await refuse(send, *UNREACHABLE, RETRY_AFTER_S)
+
+    @property
+    def _takes_calls(self) -> bool:
+        return self._cluster.store_answers and not self._calls.busy
 
     async def _find(self, worker_id: str) -> Worker | None:
         return None if worker_id == self._cluster.me.id else await self._cluster.find(worker_id)

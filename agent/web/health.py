@@ -1,4 +1,9 @@
-"""`/healthz`: the process answers. `/readyz`: it takes calls, or the one reason why not."""
+"""`/healthz`: the process answers. `/readyz`: it takes calls, or the one reason why not.
+
+`/readyz?for=pages` leaves out what concerns new calls alone: a worker that is full, or whose store
+is away, still answers the pages of running calls and hands new ones on. It is what a load balancer
+should ask; were all full workers taken out, no running call could be resumed, ended or rated.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,11 @@ from agent.web.calls import Calls
 from agent.web.cluster import Cluster
 
 Reason = Literal["loading", "draining", "store", "full"]
+OF_NEW_CALLS = ("store", "full")
 
 
 class Health:
-    """The state of one worker, and ASGI that says it. For load balancers and whoever restarts it.
-
-    `full` means that this worker takes no call now; while others have room it would hand one on.
-    """
+    """The state of one worker, and ASGI that says it."""
 
     def __init__(self) -> None:
         self._calls: Calls | None = None
@@ -38,15 +41,19 @@ class Health:
             return "store"
         return "full" if self._calls.busy else None
 
-    def ready(self) -> tuple[int, dict[str, bool | str]]:
+    def ready(self, for_pages: bool = False) -> tuple[int, dict[str, bool | str]]:
         """Status and answer of `/readyz`."""
         reason = self.reason
+        if for_pages and reason in OF_NEW_CALLS:
+            reason = None
         if reason is None:
             return 200, {"ready": True}
         return 503, {"ready": False, "reason": reason}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, answer = self.ready() if scope["path"] == "/readyz" else (200, {"ok": True})
+        for_pages = scope["query_string"] == b"for=pages"
+        asked = scope["path"] == "/readyz"
+        status, answer = self.ready(for_pages) if asked else (200, {"ok": True})
         body = json.dumps(answer).encode()
         headers = [
             (b"content-type", b"application/json"),

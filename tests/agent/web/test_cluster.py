@@ -123,6 +123,7 @@ async def test_the_store_goes_and_comes_back(
         async with serving(config(limits__concurrent_calls="1"), store) as rig:
             page = await rig.call()
             assert (await rig.http.get("/readyz")).json()["reason"] == "full"
+            assert (await rig.http.get("/readyz?for=pages")).status_code == 200
 
             async def reason(wanted: str | None) -> None:
                 async with asyncio.timeout(10):
@@ -134,6 +135,7 @@ async def test_the_store_goes_and_comes_back(
             with locked(store):
                 await reason("store")
                 assert (await rig.http.get("/healthz")).status_code == 200
+                assert (await rig.http.get("/readyz?for=pages")).status_code == 200
             await reason("full")
             # Others took it for dead: its session is closed, its row removed.
             with store.writing() as connection:

@@ -100,13 +100,12 @@ async def test_two_workers_of_one_machine(two: Group) -> None:
     assert "Traceback" not in two.output
 
 
-async def test_two_hosts_behind_nginx(tmp_path: Path) -> None:
+async def test_two_hosts_behind_nginx(url: str, tmp_path: Path) -> None:
     """Two programs with one store and one key; all requests go through the packaged nginx.conf."""
     words = (
         *("--set", f'server.cluster_key="{KEY}"', "--set", "server.drain_s=60"),
         *("--set", "server.person_tokens=true", "--set", "limits.concurrent_calls=2"),
     )
-    url = f"sqlite:///{tmp_path}/s.sqlite3"
     hosts = [Group(url, *words, data=tmp_path) for _ in range(2)]
     pem = certificate(tmp_path)
     try:
