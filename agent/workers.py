@@ -50,7 +50,8 @@ class Slot:
     process: SpawnProcess | None = None
     pipe: Connection | None = None
     began: float = 0.0
-    ready: bool = False
+    served: bool = False
+    """It, or one before it, came so far."""
     died: int = 0
     """How often in a row it died early."""
     start_at: float = 0.0
@@ -158,7 +159,7 @@ class Workers:
         )
         slot.process.start()
         theirs.close()
-        slot.pipe, slot.ready, slot.began = ours, False, time.monotonic()
+        slot.pipe, slot.began = ours, time.monotonic()
         log_.info("worker %d started, process %d", slot.index, slot.process.pid)
 
     def _wait(self, wake: int) -> None:
@@ -193,13 +194,13 @@ class Workers:
             slot.pipe = None
             return
         if word == "ready":
-            slot.ready = True
+            slot.served = True
             log_.info("worker %d serves", slot.index)
             if not self._served:
                 self._served = True
                 self._opened()
-        elif not self._served and self._ending_by is None:
-            # It could not even begin, and nor will the others.
+        elif not slot.served and self._ending_by is None:
+            # It could not even begin: a mistake of whoever started the program.
             self._problem = said
             self._signals.append(signal.SIGINT)
         else:

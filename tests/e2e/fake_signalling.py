@@ -100,7 +100,11 @@ class FakeServer:
         self.busy = False
         self.token: str | None = None
         self.answers_pings = True
+        self.asked_info = 0
         self.refuses: tuple[int, str, str] | None = None
+        """How offers are refused."""
+        self.unreachable = False
+        """The worker of the sessions does not answer the others."""
         self.info: dict[str, Any] = {
             "version": "0.1.0",
             "profile": "cpu",
@@ -206,6 +210,7 @@ class FakeServer:
 
         @app.get("/api/info")
         async def info() -> dict[str, Any]:
+            self.asked_info += 1
             return {**self.info, "busy": self.busy}
 
         @app.post("/api/offer")
@@ -215,6 +220,8 @@ class FakeServer:
         @app.get("/api/sessions/{sid}")
         async def status(sid: str, request: Request) -> Response:
             it = self._find(sid, request.headers.get("x-session-secret"))
+            if self.unreachable:
+                return refusal(503, "the worker that holds this call cannot be reached", "wait")
             if it is None:
                 return refusal(404, "no such session", "")
             return JSONResponse(

@@ -322,6 +322,37 @@ def test_a_reload_returns_to_the_call(page: Page, fake: FakeServer) -> None:
     expect(page.get_by_test_id("screen-welcome")).to_be_visible()
 
 
+def test_a_worker_that_is_away_for_a_moment_loses_no_call(page: Page, fake: FakeServer) -> None:
+    start_call(page, fake)
+    fake.unreachable = True
+    page.reload()
+    expect(page.get_by_test_id("screen-problem")).to_be_visible()
+    fake.unreachable = False
+    page.get_by_test_id("problem-retry").click()
+    page.get_by_test_id("resume-return").click()
+    until(page, "geli.connection === 'connected'")
+    assert len(fake.sessions) == 1
+    fake.unreachable = True
+    fake.finish("crashed")
+    fake.drop()
+    expect(page.get_by_test_id("screen-rating")).to_be_visible()  # it can be sent later
+
+
+@pytest.mark.parametrize(("ttl_s", "renewed"), [(3600, 0), (0.2, 1)])
+def test_credentials_of_the_relay_are_renewed_before_they_end(
+    page: Page, fake: FakeServer, ttl_s: float, renewed: int
+) -> None:
+    fake.info["ice_ttl_s"] = ttl_s
+    start_call(page, fake)
+    page.wait_for_timeout(200)
+    asked = fake.asked_info
+    fake.drop()
+    until(page, "geli.connection === 'reconnecting'")
+    until(page, "geli.connection === 'connected'")
+    assert len(fake.last.offers) == 2
+    assert fake.asked_info == asked + renewed
+
+
 def test_a_second_tab_takes_the_call_over(page: Page, fake: FakeServer) -> None:
     start_call(page, fake)
     saved = page.evaluate("sessionStorage.getItem('geli.session')")

@@ -13,6 +13,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether the call may still be there: the way to it is broken, not the call. */
+export const mayReturn = (error) => error.status === 0 || error.status === 503;
+
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const plain = (text) => capital(String(text ?? "").trim().replace(/\.$/, ""));
 

@@ -59,7 +59,7 @@ async function takeUp() {
     status = await api.session(before);
   } catch (error) {
     if (error.status === 401) return show("token");
-    if (error.status === 0) return problem(`${error.message}.`, `${error.wayOut}.`);
+    if (api.mayReturn(error)) return problem(`${error.message}.`, `${error.wayOut}.`);
     store.clear();
     running = null;
     return setup.welcome(info);
@@ -169,7 +169,7 @@ async function conclude(ended) {
       how = status.ended_how;
       canRate = status.can_rate && !status.rated;
     } catch (error) {
-      canRate = error.status === 0; // offline: keep the form, sending can be tried again
+      canRate = api.mayReturn(error); // keep the form, sending can be tried again
     }
   }
   afterwards(how, canRate);

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import leases
 from agent.store import Store
 from tests.agent.web.clusters import KEY, Balanced, Group, guessed, holder, nginx, over
 from tests.agent.web.rig import until
@@ -100,6 +101,65 @@ async def test_two_workers_of_one_machine(two: Group) -> None:
     assert "Traceback" not in two.output
 
 
+async def test_a_worker_that_cannot_begin_is_one_line(tmp_path: Path) -> None:
+    """What a single server would say, said once, and no restart over and over."""
+    words = (
+        *("--set", "server.internal_host=192.0.2.1"),  # RFC 5737: an example, nobody's
+        *("--set", f'server.cluster_key="{KEY}"'),
+    )
+    group = Group(f"sqlite:///{tmp_path}/s.sqlite3", *words, data=tmp_path)
+    with pytest.raises(AssertionError):  # it ends before it says where the page is
+        await group.start(2)
+    assert group.process is not None
+    async with asyncio.timeout(30):
+        assert await group.process.wait() == 2
+    (line,) = [line for line in group.output.splitlines() if line.startswith("geli: ")]
+    assert line == (
+        "geli: server.internal_host = '192.0.2.1', port 0: Cannot assign requested address — "
+        "name an address of this machine, and a port that is free"
+    )
+    assert group.output.count(" started, process ") == 2
+
+
+async def test_workers_end_with_their_parent(two: Group) -> None:
+    pids = [two.pid_of(worker.id) for worker in two.workers()]
+    async with over(f"http://127.0.0.1:{two.port}") as site:
+        page = await site.call()
+        await until(page.heard)
+        assert two.process is not None
+        two.process.kill()
+        await until(lambda: page.of("ended"), 20)
+    await until(lambda: not any(_runs(pid) for pid in pids), 30)
+    with Store.open(two.store) as store:
+        assert store.get(page.id).ended_how == "hung_up"
+        assert leases.members(store) == []
+
+
+async def test_a_second_signal_does_not_wait(two: Group) -> None:
+    async with over(f"http://127.0.0.1:{two.port}") as site:
+        page = await site.call()
+        await until(page.heard)
+        assert two.process is not None
+        two.process.send_signal(signal.SIGTERM)
+        await until(lambda: all(worker.draining for worker in two.workers()))
+        assert not page.of("ended")
+        two.process.send_signal(signal.SIGTERM)
+        await until(lambda: page.of("ended"))
+        async with asyncio.timeout(20):
+            assert await two.process.wait() == 0
+    with Store.open(two.store) as store:
+        assert store.get(page.id).ended_how == "hung_up"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 async def test_two_hosts_behind_nginx(url: str, tmp_path: Path) -> None:
     """Two programs with one store and one key; all requests go through the packaged nginx.conf."""
     words = (
@@ -147,8 +207,12 @@ async def _follow_ups(address: str, hosts: list[Group], url: str) -> None:
         assert drained.process is not None
         drained.process.send_signal(signal.SIGTERM)
         await until(lambda: any(w.draining for w in hosts[0].workers()))
-        late = await site.call()
-        assert holder(late) == held[gone.id]
+        async with over(f"http://127.0.0.1:{drained.port}", headers=allowed) as there:
+            late = await there.call()
+            assert holder(late) == held[gone.id]
+            with Store.open(url) as store:
+                assert store.get(late.id).person == made.hash  # known there, told here
+            await late.request("POST", "/hangup")
         for page in running:
             assert (await page.status())["state"] == "live"
             await page.request("POST", "/hangup")
