@@ -40,6 +40,8 @@ class Kept:
     rated: bool
     held: bool
     """A worker that may be alive still writes it."""
+    orphaned: bool
+    """Its worker is gone, and nobody has closed it yet."""
 
 
 def create_afterwards(host: Host) -> FastAPI:
@@ -51,9 +53,14 @@ def create_afterwards(host: Host) -> FastAPI:
         store = host.store
         if store is None:
             raise Refused(*OVER)
-        return await host.lanes.run(
-            "store", lambda: find(store, session_id, secret or "", host.config.limits.rating_s)
-        )
+
+        def look() -> Kept:
+            found = find(store, session_id, secret or "", host.config.limits.rating_s)
+            if found.orphaned:
+                store.close_crashed(host.config.labels)
+            return found
+
+        return await host.lanes.run("store", look)
 
     @app.get("/api/sessions/{session_id}")
     async def status(session_id: str, secret: Secret = None) -> dict[str, Any]:
@@ -121,7 +128,8 @@ def find(store: Store, session_id: str, secret: str, rating_s: float) -> Kept:
         row.started_at, now, silent_s.get(row.owner)
     )
     how = row.ended_how or EndedHow.CRASHED.value
-    return Kept(row.id, how, row.overall_affect is not None, held)
+    orphaned = row.owner is not None and not held
+    return Kept(row.id, how, row.overall_affect is not None, held, orphaned)
 
 
 def _store(host: Host) -> Store:
