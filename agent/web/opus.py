@@ -28,6 +28,8 @@ COMPLEXITY = 5
 SETTLED_FRAMES = 10
 """Silent frames that are really encoded; then the decoder has faded out, and the last is repeated.
 """
+LONGEST_GAP_S = 0.5
+"""A longer one is no loss: the sender paused."""
 TIME_BASE = Fraction(1, RATE_HZ)
 
 
@@ -67,7 +69,8 @@ class Encoder:
 
 
 class Hearing:
-    """Received sound, decoded as it arrives and handed on as 16 kHz mono.
+    """Received sound, decoded as it arrives and handed on as 16 kHz mono. What was lost on its way
+    is silence of the same length, since the session clock counts what is heard.
 
     It stands where an aiortc receiver keeps the queue to its decoder thread (`put`), which then
     waits in `get` for the end.
@@ -92,6 +95,8 @@ class Hearing:
         self._decoder: Any = None
         self._resampler: Any = None
         self._over = threading.Event()
+        self._due: int | None = None
+        """Timestamp at which the next frame should begin, on the codec's clock."""
 
     def put(self, task: tuple[Any, Any] | None) -> None:
         """A codec and a frame of its bytes; None: the end."""
@@ -114,13 +119,23 @@ class Hearing:
         except av.FFmpegError:
             return  # damaged on its way; the next frame is another
         try:
+            self._fill(encoded.timestamp, codec.clockRate)
             for frame in frames:
+                self._due = encoded.timestamp + frame.samples * codec.clockRate // frame.sample_rate
                 for block in self._resampler.resample(frame):
                     self._hear(block.to_ndarray().reshape(-1))
         except Exception as error:
             # aiortc would end the connection for it; the call must end, and say why.
             self._broken = True
             self._failed(error)
+
+    def _fill(self, timestamp: int, rate_hz: int) -> None:
+        """Hear silence in place of what is missing before `timestamp`."""
+        if self._due is None:
+            return
+        gap_s = (timestamp - self._due) / rate_hz
+        if 0 < gap_s <= LONGEST_GAP_S:
+            self._hear(np.zeros(round(gap_s * SAMPLE_RATE_HZ), np.int16))
 
     def get(self) -> None:
         """Wait for the end; called by aiortc's decoder thread, which has nothing else to do."""

@@ -25,7 +25,6 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtcdtlstransport import X509_DIGEST_ALGORITHMS
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import SessionDescription
@@ -34,6 +33,7 @@ from agent.config import Config
 from agent.errors import ConfigError, GeliError
 from agent.tasks import Tasks
 from agent.web import turn
+from agent.web.jitter import SoundBuffer
 from agent.web.opus import Hearing
 from agent.web.outbox import Outbox
 from agent.web.tracks import Sink, VoiceTrack, drain_video
@@ -342,9 +342,9 @@ def check_offer(sdp: str) -> None:
 
 
 def _hold_back(receiver: Any, frames: int) -> None:
-    """Set how many frames of sound wait for late ones; aiortc 1.16 fixes it at 4 and has no
-    setting for it, so this replaces its buffer before the first packet (a test holds the name)."""
-    receiver._RTCRtpReceiver__jitter_buffer = JitterBuffer(capacity=16, prefetch=frames)
+    """Set how many frames of sound wait for late ones, in a buffer that gives lost ones up; aiortc
+    1.16 has no setting for it, so this is done before the first packet (a test holds the name)."""
+    receiver._RTCRtpReceiver__jitter_buffer = SoundBuffer(frames)
 
 
 def _decode_by(receiver: Any, hearing: Hearing) -> None:

@@ -225,7 +225,7 @@ def test_aiortc_still_keeps_what_is_replaced_under_its_names() -> None:
         receiver = pc.addTransceiver("audio").receiver
         assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 4
         _hold_back(receiver, 2)
-        assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 2
+        assert receiver._RTCRtpReceiver__jitter_buffer.held == 2
         assert hasattr(receiver, "_RTCRtpReceiver__decoder_queue")
         hearing = Hearing(lambda pcm: None, lambda: None, lambda error: None)
         _decode_by(receiver, hearing)
