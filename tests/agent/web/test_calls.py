@@ -333,10 +333,10 @@ async def test_a_log_that_could_not_be_written_is_written_later(
             full = True
             write = type(store).writing
 
-            def writing(self: Store):
+            def writing(self: Store, patient: bool = True):
                 if full:
                     raise StoreError("the disk is full", "make room")
-                return write(self)
+                return write(self, patient)
 
             monkeypatch.setattr(Store, "writing", writing)
             await until(lambda: any(m["final"] for m in page.of("caption")))
