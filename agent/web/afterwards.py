@@ -23,7 +23,7 @@ from agent.schema import sessions
 from agent.store import Store
 from agent.web.access import same
 from agent.web.answers import Rating, Refused, answer_errors, read
-from agent.web.calls import mark_deleted
+from agent.web.deletion import remove
 
 OVER = (410, "the call is over", "start a new one")
 Secret = Annotated[str | None, Header(alias="X-Session-Secret")]
@@ -90,12 +90,7 @@ def create_afterwards(host: Host) -> FastAPI:
         if found.held:
             raise _unreachable()
         store = _store(host)
-
-        def remove() -> None:
-            mark_deleted(found.id)
-            store.delete(found.id)
-
-        await host.lanes.run("store", remove)
+        await host.lanes.run("store", lambda: remove(store, found.id))
         log_.info("call deleted, its worker is gone", extra={"session": found.id})
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])

@@ -14,16 +14,15 @@ import logging
 import secrets
 from typing import Any
 
-from agent import policies
 from agent.call import Call
 from agent.config import Config
-from agent.errors import GeliError, StoreError
+from agent.errors import StoreError
 from agent.host import Host
 from agent.leases import hashed
 from agent.records import Consent, EndedHow, Session
-from agent.store_engine import data_dir
 from agent.tasks import Tasks
 from agent.web.answers import Refused
+from agent.web.deletion import remove
 from agent.web.entry import Entry
 from agent.web.outbox import Outbox
 from agent.web.rtc import CONNECT_S, BadOffer, Peer, PeerEvents, check_offer
@@ -380,14 +379,9 @@ class Calls:
         store = self._host.store
         entry.to_remove = True
         if store is not None and entry.consent is not Consent.TALK_ONLY:
-
-            def remove() -> None:
-                if entry.started:  # else nothing can have learned from it
-                    mark_deleted(entry.id)
-                if store.has(entry.id):
-                    store.delete(entry.id)
-
-            await self._host.lanes.run("store", remove)
+            await self._host.lanes.run(
+                "store", lambda: remove(store, entry.id, learned=entry.started)
+            )
         entry.to_remove = False
 
     # --- housekeeping -------------------------------------------------------------------------
@@ -428,14 +422,6 @@ class Calls:
 
     def _after(self, seconds: float, then: Any, *args: Any) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, then, *args)
-
-
-def mark_deleted(session_id: str) -> None:
-    """Note the deletion at what learned from the call. It is deleted whether or not that can be."""
-    try:
-        policies.mark_deleted(policies.registry_of(data_dir()), session_id)
-    except GeliError as error:
-        log_.warning("not marked as deleted: %s", error, extra={"session": session_id})
 
 
 def _note_failure(error: BaseException) -> None:
