@@ -2,8 +2,8 @@
 
 Every process knows the whole batch and draws the same random numbers; only passes of a network are
 shared, in units (a micro-batch, a run of texts) that are cut and seeded alike for any number of
-processes. What a run comes to then does not depend on how many there are, up to the order in which
-gradients are added, and a checkpoint of one run is that of the other.
+processes. What a run comes to then does not depend on how many there are, up to rounding, and a
+checkpoint of one is that of the other.
 
 `accelerate launch` (GPUs, several machines) and `--processes` (launch.py) start them.
 """
@@ -139,6 +139,45 @@ class Processes:
             for g in bucket:
                 g.copy_(flat[at : at + g.numel()].view_as(g))
                 at += g.numel()
+
+    def taken(self, parameters: Sequence[Any]) -> Any:
+        """This process's gradients of one unit, flat; none are left behind."""
+        import torch
+
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        )
+        for p in parameters:
+            p.grad = None
+        return flat
+
+    def add_in_order(
+        self, parameters: Sequence[Any], parts: Sequence[tuple[Sequence[Any], int]]
+    ) -> None:
+        """Gradients of units added one after the other, as one process alone adds them.
+
+        To the last bit: what two runs differ by in a first step, AdamW makes as large as a step.
+
+        Args:
+            parameters: whose gradients become the sum.
+            parts: one after the other, what was `taken` of each of this process's `turns`, and
+                how many units there are.
+        """
+        import torch
+
+        total = torch.zeros(sum(p.numel() for p in parameters), device=self.device)
+        nothing = torch.zeros_like(total)
+        for mine, n in parts:
+            for k in range(0, n, self.world):
+                own = mine[k // self.world] if k // self.world < len(mine) else nothing
+                told = [torch.empty_like(nothing) for _ in range(self.world)]
+                _dist().all_gather(told, own)
+                for flat in told[: n - k]:
+                    total += flat
+        at = 0
+        for p in parameters:
+            p.grad = total[at : at + p.numel()].view_as(p).clone()
+            at += p.numel()
 
     def same(self, value: T) -> T:
         """The first process's value, for decisions that must not differ."""

@@ -128,6 +128,13 @@ def policy(updates: int, busy: int, settings: tuple[str, ...], as_json: bool) ->
     _print(_module("policy").run(updates, settings, busy), as_json)
 
 
+@command.command()
+def processes() -> None:
+    """Learning in one process or two, and the seconds that `learn policy --memory` works out."""
+    click.echo("three runs of each; a few minutes", err=True)
+    click.echo(json.dumps(_module("processes").run(), indent=2))
+
+
 def _print(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))

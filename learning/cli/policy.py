@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--parent", type=click.Path(path_type=Path), help="adapter to go on from")
 @click.option("--updates", type=click.IntRange(1), help="batches of replies [policy.updates]")
 @click.option("--seed", type=int, help="[policy.seed]")
-@click.option("--memory", metavar="MODEL|FOLDER", help="only say what training it would hold")
+@click.option("--memory", metavar="MODEL|FOLDER", help="only say what it would hold and take")
 @processes_option
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @configured
@@ -51,7 +51,9 @@ def command(
     given = {k: v for k, v in (("updates", updates), ("seed", seed)) if v is not None}
     config = config.model_copy(update={"policy": config.policy.model_copy(update=given)})
     if memory is not None:
-        _memory(memory, config, as_json)
+        from learning.cli.policy_cost import tell
+
+        tell(memory, config, as_json)
         return
     for name, value in (("--reward", reward), ("--out", out)):
         if value is None:
@@ -109,48 +111,3 @@ def _say(outcome: Outcome) -> None:
             click.echo(f"{key:11} {first:8.3f} → {last:8.3f}  {unit}".rstrip())
     if outcome.stopped:
         click.echo(f"stopped: {outcome.stopped}")
-
-
-def _memory(model: str, config: Config, as_json: bool) -> None:
-    from learning.policy.memory import estimate, shape_of
-
-    settings = config.policy
-    shape = shape_of(model)
-    rows: list[dict[str, Any]] = []
-    for four_bit in (False, True):
-        for checkpointing in (False, True):
-            chosen = settings.model_copy(
-                update={"four_bit": four_bit, "gradient_checkpointing": checkpointing}
-            )
-            rows.append(
-                {"four_bit": four_bit, "gradient_checkpointing": checkpointing}
-                | {"bytes": estimate(shape, chosen)}
-            )
-    parameters = shape.in_blocks + shape.elsewhere
-    trained = shape.lora(settings.lora_r, settings.target_modules)
-    head = {
-        "model": model,
-        "parameters": parameters,
-        "lora_parameters": trained,
-        "precision": settings.precision,
-        "batch": settings.batch,
-        "micro_batch": settings.micro_batch,
-        "tokens": [settings.history_tokens, settings.response_tokens],
-    }
-    if as_json:
-        click.echo(json.dumps(head | {"variants": rows}, indent=2))
-        return
-    click.echo(
-        f"{model}: {parameters / 1e9:.2f} B weights, LoRA r={settings.lora_r} on "
-        f"{', '.join(settings.target_modules)}: {trained / 1e6:.1f} M trained; "
-        f"batch {settings.batch}, micro-batch {settings.micro_batch}, {settings.history_tokens} + "
-        f"{settings.response_tokens} tokens"
-    )
-    names = [
-        ("NF4" if r["four_bit"] else settings.precision)
-        + (" + checkpointing" if r["gradient_checkpointing"] else "")
-        for r in rows
-    ]
-    click.echo(f"{'GiB':26}" + "".join(f"{name:>25}" for name in names))
-    for part in rows[0]["bytes"]:
-        click.echo(f"{part:26}" + "".join(f"{r['bytes'][part] / 2**30:25.2f}" for r in rows))

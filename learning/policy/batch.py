@@ -101,10 +101,10 @@ class Rollouts:
                 for history, text, ended in zip(asked, texts, written.ended, strict=True)
             ]
         with clock.timed("reference"):
-            if settings.precision != "float32":
-                # Steps and whole passes round differently (up to half of a token's probability in
-                # bfloat16): the ratios of PPO and its KL would begin with that as noise.
-                written.logprobs, written.values = self._read(prompts, written)
+            # Steps of all who write and passes of micro-batches round differently (in bfloat16 by
+            # up to half of a token's probability): the ratios of PPO and its KL would begin with
+            # that as noise, and depend on how many processes write.
+            written.logprobs, written.values = self._read(prompts, written)
             with self.model.reference():
                 reference, _ = self._read(prompts, written)
         if any(p != p for p in every):

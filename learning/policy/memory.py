@@ -1,9 +1,10 @@
 """What training a policy holds in memory, by part, from the model's shape.
 
-Bytes follow the code: the frozen base in its precision or NF4, LoRA in float32 with gradients and
-AdamW's two moments, the value head, then the largest of writing (attention cache, logits of one
-step) and optimising (activations of one micro-batch, logits of its reply tokens, kept for the
-backward pass). What PyTorch's allocator and CUDA's context add is not in it: about 1 to 2 GB.
+Bytes follow the code: the frozen base in its precision or NF4 (in shards: a device's part of the
+blocks, and one block whole), LoRA in float32 with gradients and AdamW's two moments, the value
+head, the reward model, then the largest of writing (attention cache, logits of one step) and
+optimising (activations of one micro-batch, logits of its reply tokens, kept for the backward pass).
+What PyTorch's allocator and CUDA's context add is not in it: about 1 to 2 GB.
 """
 
 from __future__ import annotations
@@ -120,28 +121,38 @@ def shape_of(name: str) -> Shape:
         ) from None
 
 
-def estimate(shape: Shape, settings: Policy, processes: int = 1) -> dict[str, int]:
+REWARDS = {"bart-conversation-summary": 203_678_720, "minilm-l6-v2": 22_713_216}
+"""Weights of reward encoders, in float32 beside the policy; of BART-large its encoder half."""
+
+
+def estimate(
+    shape: Shape, settings: Policy, devices: int = 1, *, sharded: bool = False, reward: int = 0
+) -> dict[str, int]:
     """Bytes by part, on one device, with their sum at the highest moment as `peak`.
 
     Args:
         shape: of the base.
         settings: `[policy]`.
-        processes: the batch is shared by this many devices.
+        devices: that share each batch.
+        sharded: they also share the base's blocks (FSDP).
+        reward: weights of the reward's encoder.
     """
     wide = BYTES[settings.precision]
     lora = shape.lora(settings.lora_r, settings.target_modules)
-    base = shape.in_blocks * (NF4 if settings.four_bit else wide) + shape.elsewhere * wide
+    blocks = shape.in_blocks * (NF4 if settings.four_bit else wide)
     tokens = settings.history_tokens + settings.response_tokens
-    rows = -(-settings.batch // processes)
-    micro = min(settings.micro_batch, rows)
+    rows = -(-settings.batch // devices)
+    micro = min(settings.micro_batch, settings.batch)
     cache = 2 * shape.layers * shape.key_heads * shape.head_dim * wide
     logits = shape.vocabulary * 4
     parts = {
-        "base": base,
+        "base": (blocks / devices if sharded else blocks) + shape.elsewhere * wide,
+        "base, one block whole": blocks / shape.layers if sharded else 0,
         "lora": lora * 4,
         "lora gradients": lora * 4,
         "lora AdamW": lora * 8,
         "value head": (shape.dim + 1) * ADAM,
+        "reward": reward * 4,
         "writing: attention cache": rows * tokens * cache,
         # The softmax, its logarithm and the draw's copy of one step of all rows.
         "writing: logits": rows * logits * 4,

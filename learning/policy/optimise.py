@@ -15,6 +15,7 @@ import torch
 
 from learning.policy import sft
 from learning.policy.batch import Batch
+from learning.policy.gradients import Gradients
 from learning.policy.model import PolicyModel
 from learning.policy.passes import by_length, read
 from learning.policy.ppo import policy_loss, value_loss
@@ -73,7 +74,8 @@ class Optimiser:
                 chosen = shuffled[k :: settings.mini_batches]
                 if not chosen:
                     continue
-                parts, ratio = self._backward(batch, chosen)
+                gradients = Gradients(self.model, self.processes)
+                parts, ratio = self._backward(batch, chosen, gradients)
                 if steps == 0:
                     ratio_first = ratio
                 if self.real is not None and settings.pretrain_weight:
@@ -82,11 +84,11 @@ class Optimiser:
                         self.model,
                         self.real.draw(step * 1_000, settings.micro_batch),
                         settings.pretrain_weight,
-                        settings.micro_batch,
+                        sft.unit(settings.micro_batch),
                         seed("dropout", step),
-                        self.processes,
+                        gradients,
                     )
-                self.processes.add_gradients([*self.model.adapter, *self.model.head.parameters()])
+                gradients.add_up()
                 norm = max(norm, self._step())
                 for key, value in zip(sums, parts, strict=True):
                     sums[key] += value
@@ -97,7 +99,9 @@ class Optimiser:
             out["pretrain_loss"] = pretrain / steps
         return out
 
-    def _backward(self, batch: Batch, chosen: Sequence[int]) -> tuple[list[float], float]:
+    def _backward(
+        self, batch: Batch, chosen: Sequence[int], gradients: Gradients
+    ) -> tuple[list[float], float]:
         """Gradients of this process's micro-batches, each by its share of all tokens.
 
         Returns:
@@ -111,7 +115,7 @@ class Optimiser:
         units = by_length(prompts, replies, settings.micro_batch)
         done: list[tuple[float, ...]] = []
         with self.model.gradients():
-            for i, real in self.processes.turns(len(units)):
+            for i, real in gradients.turns(len(units)):
                 picked = units[i]
                 got = read(
                     self.model,

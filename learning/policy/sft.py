@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learning.dialogue import Dialogue
 from learning.errors import TrainingError
+from learning.policy.gradients import Gradients
 from learning.policy.model import PolicyModel
 from learning.policy.passes import Ids, by_length, read
 from learning.policy.prompts import Template, answered
@@ -52,13 +53,18 @@ def likelihood_loss(
     return -got.logprobs.sum(), int(got.mask.sum())
 
 
+def unit(micro_batch: int) -> int:
+    """Pairs a pass beside PPO, where one micro-batch of them is drawn: so that it can be shared."""
+    return max(1, micro_batch // 4)
+
+
 def backward(
     model: PolicyModel,
     pairs: Sequence[Pair],
     weight: float,
     micro_batch: int,
     seed: int,
-    processes: Processes = ALONE,
+    gradients: Gradients,
 ) -> float:
     """Add the gradient of `weight` times the mean loss a token, each process its micro-batches.
 
@@ -68,7 +74,7 @@ def backward(
         weight: of the loss.
         micro_batch: pairs a pass.
         seed: of the dropout.
-        processes: what shares the passes; the sum of their gradients is the whole.
+        gradients: of this step.
 
     Returns:
         The mean loss a token of all pairs, nats.
@@ -78,14 +84,14 @@ def backward(
     units = by_length(prompts, replies, micro_batch)
     done = []
     with model.gradients(dropout=True):
-        for i, real in processes.turns(len(units)):
+        for i, real in gradients.turns(len(units)):
             torch.manual_seed(seed + i)
             rows = units[i]
             loss, _ = likelihood_loss(model, [prompts[i] for i in rows], [replies[i] for i in rows])
             (loss * (weight / whole if real else 0.0)).backward()
             if real:
                 done.append(float(loss.detach()))
-    return sum(processes.gathered(done)) / whole
+    return sum(gradients.processes.gathered(done)) / whole
 
 
 def warm_up(
@@ -112,10 +118,11 @@ def warm_up(
     for step in range(settings.sft_steps):
         pairs = real.draw(step * 1_000, settings.batch)
         seed = (settings.seed * 1_000_003 + step) * 1_000  # fewer micro-batches than that
-        loss = backward(model, pairs, 1.0, settings.micro_batch, seed, processes)
+        gradients = Gradients(model, processes)
+        loss = backward(model, pairs, 1.0, settings.micro_batch, seed, gradients)
         if loss != loss:
             raise TrainingError(f"the warm-up's loss became {loss} at step {step + 1}")
-        processes.add_gradients(model.adapter)
+        gradients.add_up()
         torch.nn.utils.clip_grad_norm_(model.adapter, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

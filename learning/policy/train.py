@@ -7,9 +7,10 @@
 
 Every random draw is seeded by the run's seed and the update's number, so a killed run goes on to
 the same curve, and two runs with one seed have one curve (on one machine with the same threads).
-Several processes share the passes of one batch (learning/processes.py): what comes out is the same
-up to the order in which gradients are added, and a run may go on with another number of them. In
-bfloat16 a pass rounds by what it is batched with, so a token may be drawn differently there.
+Several processes share the passes of one batch (learning/processes.py): micro-batches and the order
+in which their gradients are added stay what they are, and a run may go on with another number of
+them. Only writing is batched otherwise, which rounds otherwise: in float32 one token in a million
+is drawn differently, in bfloat16 one in some hundred, and from there on it is another run.
 """
 
 from __future__ import annotations

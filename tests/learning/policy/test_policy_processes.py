@@ -148,9 +148,12 @@ def test_two_processes_train_the_policy_of_one(name: str, how: str, by_two: Path
     print(how, name, {k: f"{v:.1e}" for k, v in found.items()})
     same = ("replies", "tokens", "words", "distinct_2", "repetition", "reward", "normalised")
     assert [found[k] for k in same] == [0] * len(same)  # the very same replies were drawn
-    assert max(found.values()) < 1e-3 and found["adapter"] < 1e-4
+    # Micro-batches and the order of their gradients are those of one process, to the last bit;
+    # in shards, passes with gradients share no prefix and round otherwise.
+    assert found["adapter"] == 0 if how == "two" else found["adapter"] < 1e-5
+    assert max(found.values()) < 1e-4
     lines = curves.read(one)
-    assert lines[0]["replies"] == 8 and lines[-1]["kl"] > 100 * found["kl"]  # it did learn
+    assert lines[0]["replies"] == 8 and lines[-1]["kl"] > 1  # it did learn
 
 
 @pytest.mark.parametrize("name", ["one then two", "two then one"])
@@ -159,7 +162,8 @@ def test_a_run_goes_on_in_another_number_of_processes(name: str, by_two: Path) -
     trained(by_two, name, VARIANTS["everything"], 6)
     found = apart(by_two / "whole", by_two / name)
     print(name, {k: f"{v:.1e}" for k, v in found.items()})
-    assert found["tokens"] == found["reward"] == 0 and max(found.values()) < 1e-3
+    assert found["tokens"] == found["reward"] == found["adapter"] == 0
+    assert max(found.values()) < 1e-4
 
 
 def test_shards_go_together_with_checkpointing(by_two: Path) -> None:
