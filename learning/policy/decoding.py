@@ -121,15 +121,13 @@ class _Cache:
         self.past.layers = [Fixed() for _ in range(model.config.num_hidden_layers)]
         self.past.layer_class_to_replicate = None
 
-    def fill(self, parts: Sequence[tuple[list[int], Any]], used: int) -> None:
-        """Copy what was read of each bucket of rows to the front of the buffers."""
-        for i, layer in enumerate(self.past.layers):
-            for rows, cache in parts:
-                keys, values = cache.layers[i].keys, cache.layers[i].values
-                if not layer.is_initialized:
-                    layer.lazy_initialization(keys, values)
-                layer.keys[rows, :, : keys.shape[2]] = keys
-                layer.values[rows, :, : keys.shape[2]] = values
+    def put(self, rows: list[int], past: Any, used: int) -> None:
+        """Copy what was read of a bucket of rows to the front of the buffers."""
+        for layer, read in zip(self.past.layers, past.layers, strict=True):
+            if not layer.is_initialized:
+                layer.lazy_initialization(read.keys, read.values)
+            layer.keys[rows, :, : read.keys.shape[2]] = read.keys
+            layer.values[rows, :, : read.keys.shape[2]] = read.values
             layer.used = used
 
     def keep(self, rows: Tensor) -> None:
@@ -230,7 +228,8 @@ def _read_prompts(
     share = shared_prefix(prompts)
     prefix = read_prefix(model, prompts[0][:share]) if share else []
     hidden: list[Any] = [None] * len(prompts)
-    parts = []
+    longest = max(map(len, prompts))
+    cache = _Cache(model, len(prompts), longest + more)
     for rows in by_length(prompts, [()] * len(prompts), bucket):
         n = len(rows)
         ids, _ = padded([prompts[i][share:] for i in rows], model.device)
@@ -239,10 +238,7 @@ def _read_prompts(
         out = model.trunk(input_ids=ids, past_key_values=past, use_cache=True).last_hidden_state
         for row, i in enumerate(rows):
             hidden[i] = out[row, len(prompts[i]) - share - 1]
-        parts.append((rows, past))
-    longest = max(map(len, prompts))
-    cache = _Cache(model, len(prompts), longest + more)
-    cache.fill(parts, longest)
+        cache.put(rows, past, longest)
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
     mask = torch.arange(longest + more, device=model.device) < lengths[:, None]
     return torch.stack(hidden), cache, mask

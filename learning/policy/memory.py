@@ -154,6 +154,7 @@ def estimate(
         "value head": (shape.dim + 1) * ADAM,
         "reward": reward * 4,
         "writing: attention cache": rows * tokens * cache,
+        "writing: prompts being read": min(micro, rows) * settings.history_tokens * cache,
         # The softmax, its logarithm and the draw's copy of one step of all rows.
         "writing: logits": rows * logits * 4,
         "optimising: activations": micro * tokens * activations(shape, settings),

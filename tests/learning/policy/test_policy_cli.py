@@ -29,11 +29,32 @@ def test_memory_is_worked_out_for_each_way_to_hold_the_base() -> None:
     )
     assert found["lora_parameters"] == 12_582_912
     peaks = {
-        (v["four_bit"], v["gradient_checkpointing"]): v["bytes"]["peak"] for v in found["variants"]
+        (v["devices"], v["sharded"], v["four_bit"], v["gradient_checkpointing"]): v["bytes"]["peak"]
+        for v in found["variants"]
     }
-    assert peaks[False, False] > peaks[False, True] > 2 * 6.7e9 > peaks[True, True]
+    one = {key[2:]: peak for key, peak in peaks.items() if key[0] == 1}
+    assert one[False, False] > one[False, True] > 2 * 6.7e9 > one[True, True]
+    assert one[False, True] > peaks[2, False, False, True] > peaks[2, True, False, True]
+    assert peaks[4, True, False, True] < 2 * 6.7e9 < peaks[4, False, False, True]
     table = invoke("--memory", "llama-2-7b", "--set", "policy.precision=bfloat16").stdout
-    assert "6.74 B weights" in table and f"{peaks[True, True] / 2**30:.2f}" in table
+    assert "6.74 B weights" in table and f"{one[True, True] / 2**30:.2f}" in table
+
+
+def test_time_is_worked_out_by_card_and_held_against_the_papers_19_hours() -> None:
+    found = json.loads(invoke("--memory", "llama-2-7b", "--config", "paper", "--json").stdout)
+    rows = {(r["card"], r["devices"], r["sharded"]): r for r in found["seconds"]}
+    for card in ("RTX A6000", "A100 80 GB", "H100 80 GB"):
+        one, four, shards = (rows[card, *how] for how in ((1, False), (4, False), (4, True)))
+        for row in (one, four, shards):
+            took = row["seconds"]
+            phases = sum(took[p] for p in ("write", "score", "reference", "optimise"))
+            assert took["all"] == pytest.approx(phases)
+            assert row["updates_in_19_hours"] == int(19 * 3600 / took["all"])
+        assert one["seconds"]["all"] > four["seconds"]["all"] < shards["seconds"]["all"]
+    table = invoke("--memory", "llama-2-7b", "--config", "paper").stdout
+    a6000 = rows["RTX A6000", 4, False]["updates_in_19_hours"]
+    line = next(x for x in table.splitlines() if x.startswith("4 × RTX A6000  "))
+    assert line.endswith(f"{a6000:,}")
 
 
 def test_a_model_whose_shape_nobody_knows_is_said() -> None:
