@@ -1,8 +1,8 @@
 """One batch of replies: written, scored, weighed, and what there is to say of it.
 
-In several processes each writes, scores and reads its share; then all know the whole batch, so that
-everything that is worked out from it (scales, advantages, the line of the curves) is the same in
-all of them, and the same as in one process alone.
+In several processes each writes and reads its share; then all know the whole batch, so that
+everything that is worked out from it (scores, scales, advantages, the line of the curves) is the
+same in all of them, and the same as in one process alone.
 """
 
 from __future__ import annotations
@@ -92,10 +92,8 @@ class Rollouts:
             written = self._write(prompts, seed)
             texts = [self.template.text(ids) for ids in written.replies]
         with clock.timed("score"):
-            every = self.processes.spread(
-                len(asked),
-                lambda rows: self.reward.score([asked[i] for i in rows], [texts[i] for i in rows]),
-            )
+            # A small part of an update, so each scores all: shared, it would be rounded otherwise.
+            every = self.processes.same(list(self.reward.score(asked, texts)))
             taken = [
                 penalty(history, text, ended, settings)
                 for history, text, ended in zip(asked, texts, written.ended, strict=True)

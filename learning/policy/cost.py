@@ -171,12 +171,11 @@ def phases(model: Model, lengths: Lengths, reward_tokens: int = 256) -> dict[str
         pairs = list(drawn.units(unit(settings.micro_batch)))[::devices]
         steps = settings.ppo_epochs * settings.mini_batches
         with_gradients += [_trained(model, pair) for pair in pairs] * steps
-    # The base and the policy itself: what was noted while writing is rounded otherwise.
-    scored = 2 * BART_ENCODER * reward_tokens * len(mine.prompts)
+    scored = 2 * BART_ENCODER * reward_tokens * len(lengths.prompts)  # by every process
     return {
         "write": list(_written(model, mine)),
         "score": [Pass(scored, 2 * BART_ENCODER, 12)],
-        "reference": [p for part in units for p in _read(model, part)] * 2,
+        "reference": [p for part in units for p in _read(model, part)] * 2,  # base and policy
         "optimise": with_gradients,
     }
 
