@@ -7,6 +7,7 @@ shards. The first process prints; when one fails, all end.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -73,9 +74,7 @@ def launch(n: int, command: Sequence[str]) -> int:
 
 def environments(n: int) -> list[Mapping[str, str]]:
     """What tells each process who it is."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // n))
     return [
         {
@@ -89,6 +88,25 @@ def environments(n: int) -> list[Mapping[str, str]]:
         }
         for i in range(n)
     ]
+
+
+def free_port() -> int:
+    """A port to meet at, from below those that the system gives to anybody who asks for any.
+
+    The first process listens there seconds later, when torch is loaded.
+
+    Raises:
+        TrainingError: a hundred were taken.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise TrainingError("no free port between 20000 and 32000 for processes to meet at")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -10,6 +10,7 @@ checkpoint of one is that of the other.
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +64,7 @@ class Processes:
         from accelerate import PartialState
 
         state = PartialState(cpu=device == "cpu")  # gloo on the CPU, else NCCL
+        atexit.register(_leave)
         own = "cpu" if device == "cpu" else str(state.device)
         return cls(state.num_processes, state.process_index, own)
 
@@ -204,6 +206,12 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def _leave() -> None:
+    """Close the connections; the threads behind them else may end the process by an abort."""
+    if _dist().is_initialized():
+        _dist().destroy_process_group()
 
 
 def _dist() -> Any:
