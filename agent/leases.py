@@ -172,14 +172,14 @@ def reclaim(store: Store, owner: str, ids: Collection[str]) -> Sequence[str]:
         sessions.c.owner.is_(None),
         sessions.c.ended_how == EndedHow.CRASHED.value,
     )
+    with store.reading() as connection:
+        if not connection.scalar(sa.select(sa.exists().where(*closed))):
+            return []
     with store.writing() as connection:
         found = connection.scalars(sa.select(sessions.c.id).where(*closed)).all()
-        if found:
-            connection.execute(
-                sa.update(sessions)
-                .where(*closed)
-                .values(owner=owner, ended_how=None, ended_at=None)
-            )
+        connection.execute(
+            sa.update(sessions).where(*closed).values(owner=owner, ended_how=None, ended_at=None)
+        )
     return found
 
 

@@ -190,9 +190,11 @@ class Cluster:
 
     async def _clean(self) -> None:
         store, labels = self._host.store, self._host.config.labels
-        if store is None:
+        if store is None or self._calls is None:
             return
         try:
+            # Somebody may have begun to close ours just before a late heartbeat.
+            await self._reclaim(self._calls)
             closed = await asyncio.to_thread(store.close_crashed, labels)
             await asyncio.to_thread(leases.forget_dead, store)
         except StoreError as error:

@@ -66,6 +66,14 @@ class Group:
                 stderr=log,
             )
         self.log = Path(log.name)
+        try:
+            await self._wait(workers)
+        except BaseException:
+            await self.end()
+            raise
+
+    async def _wait(self, workers: int) -> None:
+        assert self.process is not None
         assert self.process.stdout is not None
         async with asyncio.timeout(START_S):
             line = (await self.process.stdout.readline()).decode()
