@@ -122,6 +122,7 @@ class Call:
         self._memory = AudioMemory(MEMORY_S)
         self._voice_stream = engines.voice_activity.open()
         self._dialogue = engines.responder.open(seed)
+        self._policy_lane = lanes.for_policy()
         self._history = History(
             config.dialogue.system_prompt,
             config.dialogue.history_tokens,
@@ -414,7 +415,7 @@ class Call:
             take,
             source,
             self._engines.speaker,
-            self._lanes["responder"] if policy else None,
+            self._policy_lane if policy else None,
             self._lanes["speaker"],
             self._reply_grew,
             whole,
@@ -538,7 +539,8 @@ class Call:
         messages: list[Message] = self._history.messages(self.session.turns)
 
         async def prefill() -> None:
-            await self._lanes.run("responder", lambda: self._dialogue.prefill(messages))
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._policy_lane, self._dialogue.prefill, messages)
 
         self._tasks.spawn(prefill())
 
@@ -588,6 +590,7 @@ class Call:
         if pending is not None and self._how is not EndedHow.CRASHED:
             self._tasks.spawn(self._last_words(pending))
         await self._tasks.close()
+        self._policy_lane.shutdown(wait=False)
         if self._listener is not None:
             await self._lanes.run("listener", self._listener.close)
         await self._turn_log.close(self._how, datetime.now(UTC))

@@ -1,4 +1,9 @@
-"""One single-thread executor per engine: no model runs on the event loop or twice at once."""
+"""One single-thread executor per engine: no model runs on the event loop or twice at once.
+
+The policy is the exception: every call has a lane of its own for it, so that no caller waits for
+the end of another one's reply. A policy that runs here steps all live replies together
+(agent/engines/batching.py), one that runs elsewhere answers several requests at once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ ROLES = (
     "voice_activity",
     "end_of_turn",
     "recognizer",
-    "responder",
     "speaker",
     "listener",
     "store",
@@ -30,6 +34,10 @@ class Lanes:
 
     def __getitem__(self, role: str) -> ThreadPoolExecutor:
         return self._executors[role]
+
+    def for_policy(self) -> ThreadPoolExecutor:
+        """A new lane for the policy of one call; the call shuts it down when it ends."""
+        return ThreadPoolExecutor(1, thread_name_prefix="geli-policy")
 
     def submit(self, role: str, work: Callable[[], T]) -> asyncio.Future[T]:
         """Queue `work` behind what its lane already has."""

@@ -1,5 +1,6 @@
 """What the call asks of its engines. All calls are synchronous and may be slow: the call runs
-each engine on its own single-thread executor, never on the event loop.
+each engine on its own single-thread executor, never on the event loop. Only a `Conversation` has a
+thread of its own: several of a responder's conversations run at once.
 
 Audio in is float32 mono at 16 kHz in [-1, 1], shape [samples].
 """
