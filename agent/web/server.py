@@ -153,7 +153,7 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
         return response
 
     @app.get("/api/info")
-    async def info() -> dict[str, Any]:
+    async def info(request: Request) -> dict[str, Any]:
         return {
             "version": __version__,
             "profile": config.profile,
@@ -165,6 +165,7 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
             "vanished_after_ms": round(config.limits.vanished_after_s * 1000),
             "resume_s": config.limits.resume_s,
             "video": VIDEO,
+            "own_token": getattr(request.state, "person", None) is not None,
             "busy": calls.busy and not cluster.has_room,
             **host.info,
         }

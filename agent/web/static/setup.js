@@ -36,6 +36,7 @@ export class Setup {
     this.info = info;
     const facts = [`Policy ${info.policy}`];
     if (info.classifier) facts.push(`reads faces with ${info.classifier}`);
+    if (info.own_token) facts.push("calls that you let us keep are marked with your token");
     facts.push(`geli ${info.version}`, `profile ${info.profile}`);
     say("about", facts.join(" · "));
     say("classifier-note", info.classifier ? "" :

@@ -40,6 +40,7 @@ async def test_a_persons_token_opens_the_page_and_marks_the_session(kept: Store)
         assert token not in cookie
         assert made.hash not in cookie
         assert 6 * 86_400 < int(cookie.lower().split("max-age=")[1].split(";")[0]) <= 7 * 86_400
+        assert (await rig.http.get("/api/info")).json()["own_token"] is True
         page = await rig.call()
         await until(page.heard)
         await page.request("POST", "/hangup")
@@ -47,6 +48,7 @@ async def test_a_persons_token_opens_the_page_and_marks_the_session(kept: Store)
         assert kept.get(page.id).person == person_of(token)
         rig.http.cookies.clear()
         await rig.http.post("/api/token", json={"token": SHARED})
+        assert (await rig.http.get("/api/info")).json()["own_token"] is False
         page = await rig.call()
         assert kept.get(page.id).person is None
 

@@ -68,6 +68,7 @@ async def test_info_says_what_the_page_needs(rig: Rig) -> None:
     assert set(info) == {
         "version", "profile", "question", "ice_servers", "relay_only", "heartbeat_ms",
         "vanished_after_ms", "resume_s", "video", "classifier", "policy", "busy", "ice_ttl_s",
+        "own_token",
     }  # fmt: skip
     assert info["policy"] == "scripted-policy"
     assert info["busy"] is False
