@@ -116,6 +116,16 @@ class Listener:
         return self._worker is not None and self._worker.behind
 
     @property
+    def read(self) -> int:
+        """Frames that were analysed so far."""
+        return 0 if self._worker is None else self._worker.read
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were due and not analysed: the models were too slow."""
+        return 0 if self._worker is None else self._worker.dropped
+
+    @property
     def failure(self) -> Exception | None:
         """The first failure of a model, if there was one."""
         return None if self._worker is None else self._worker.failure

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ from agent.engines.protocols import (
 from agent.engines.table import Engines
 from agent.history import History
 from agent.lanes import Lanes
+from agent.observed import NOBODY, Marks, Observer, Span
+from agent.playback import RATE_HZ as PLAYED_HZ
 from agent.playback import Playback
 from agent.records import AffectWindow, EndedHow, Latency, Session, Turn
 from agent.reply import Kind, Reply
@@ -90,6 +93,7 @@ class Call:
         listener: reads the user's face; None where nothing may be read.
         paced: False in a fast replay, where wall time means nothing.
         seed: of the policy's sampling.
+        observer: hears of turns, windows and failures.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Call:
         listener: Listener | None = None,
         paced: bool = True,
         seed: int | None = None,
+        observer: Observer = NOBODY,
     ) -> None:
         self.id = session.id
         self.session = session
@@ -114,6 +119,7 @@ class Call:
         self._on_event = on_event
         self._listener = listener
         self._paced = paced
+        self._observer = observer
         settings = config.turn_taking
         if not paced:  # the engines take no time there: wait as long as a live reply would
             patient_s = max(settings.min_endpoint_s, UNPACED_ENDPOINT_S)
@@ -137,16 +143,17 @@ class Call:
         self._playback: Playback | None = None
         self._played: Reply | None = None  # the reply behind the playback
         self._agent_start_s = 0.0
+        self._agent_marks = Marks()
         self._held_s: float | None = None  # the agent has been silent since
         self._agent_latency: Latency | None = None
         self._caption_chunk = -1
-        self._transcription_ms: dict[int, float] = {}
+        self._transcribed: dict[int, Span] = {}
         self._turn_end_s = 0.0  # the user's last speech before the released reply
         self._taken_wall = 0.0
         self._transcribing = 0
         self._tasks = Tasks(self._engine_failed)
         self._turn_log = TurnLog(
-            session, log, lanes, engines.sentiment, config.labels, self._store_failed
+            session, log, lanes, engines.sentiment, config.labels, self._store_failed, observer
         )
         self._over = asyncio.Event()
         self._how = EndedHow.HUNG_UP
@@ -305,6 +312,8 @@ class Call:
                 if self._playback:
                     self._playback.hold()
                     self._held_s = self.clock_s
+                    since = self._wall_at(self._vad_samples / SAMPLE_RATE_HZ)
+                    self._observer.barge_in(self._taker.voiced_s + time.perf_counter() - since)
             case Resume():
                 if self._playback:
                     self._playback.resume()
@@ -335,7 +344,7 @@ class Call:
     async def _transcribe(self, action: Transcribe) -> None:
         begun = time.perf_counter()
         heard = await self._recognise(action.start_s, action.end_s)
-        self._transcription_ms = {action.take: (time.perf_counter() - begun) * 1e3}
+        self._transcribed = {action.take: (begun, time.perf_counter())}
         if heard.text:
             self._caption("user", heard.text)
         self._on(Heard(action.take, heard.text))
@@ -374,6 +383,7 @@ class Call:
         )
         self._caption("user", text, final=True, turn=turn.index)
         self._turn_log.add(turn, self._memory.between(start_s, end_s))
+        self._observer.turn(turn, Marks(spoken=(self._wall_at(start_s), self._wall_at(end_s))))
         self._turn_log.relabel()
 
     # --- the reply ----------------------------------------------------------------------------
@@ -423,7 +433,13 @@ class Call:
 
     def _begin(self, reply: Reply) -> None:
         self._reply = reply
-        self._tasks.spawn(reply.run())
+        self._tasks.spawn(self._make(reply))
+
+    async def _make(self, reply: Reply) -> None:
+        await reply.run()
+        if reply.kind == "reply":
+            made = "cancelled" if reply.cancelled else "ok"
+            self._observer.policy("failed" if reply.failure else made)
 
     def _drop_reply(self) -> None:
         if self._reply is not None:
@@ -448,6 +464,7 @@ class Call:
             if reply.ready:
                 self._playback, self._played = Playback(), reply
                 self._agent_latency = self._latency(reply)
+                self._agent_marks = self._marks(reply)
                 self._caption_chunk = -1
             elif reply.done:
                 self._no_reply(reply)
@@ -477,10 +494,21 @@ class Call:
             wait_ms = (self._taken_wall - self._wall_at(self._turn_end_s)) * 1e3
         return Latency(
             end_of_turn_wait_ms=wait_ms,
-            transcription_ms=self._transcription_ms.get(reply.take),
+            transcription_ms=_ms(self._transcribed.get(reply.take)),
             first_token_ms=reply.timings.first_token_ms,
             first_sentence_ms=reply.timings.first_sentence_ms,
             first_audio_ms=reply.timings.first_audio_ms,
+        )
+
+    def _marks(self, reply: Reply) -> Marks:
+        if reply.kind != "reply":
+            return Marks(first_audio=reply.first_synthesis)
+        return Marks(
+            end_of_turn_wait=(self._wall_at(self._turn_end_s), self._taken_wall),
+            transcription=self._transcribed.get(reply.take),
+            first_token=reply.when(reply.timings.first_token_ms),
+            first_sentence=reply.when(reply.timings.first_sentence_ms),
+            first_audio=reply.first_synthesis,
         )
 
     def _wall_at(self, clock_s: float) -> float:
@@ -532,6 +560,9 @@ class Call:
         )
         self._caption("agent", heard, final=True, interrupted=interrupted)
         self._turn_log.add(turn)
+        spoken = (self._wall_at(turn.start_s), self._wall_at(turn.end_s))
+        gap_s = playback.gap_samples / PLAYED_HZ
+        self._observer.turn(turn, replace(self._agent_marks, spoken=spoken), gap_s)
         self._prefill()
 
     def _prefill(self) -> None:
@@ -574,6 +605,9 @@ class Call:
 
     def _window(self, window: AffectWindow) -> None:
         self._turn_log.window(window)
+        self._observer.window(window)
+        if self._listener is not None:
+            self._observer.frames(self._listener.read, self._listener.dropped)
         self._on_event({"type": "face", "found": window.face_found})
 
     @property
@@ -594,6 +628,7 @@ class Call:
         if self._listener is not None:
             await self._lanes.run("listener", self._listener.close)
         await self._turn_log.close(self._how, datetime.now(UTC))
+        self._observer.ended(self._how, self.session.turns)
         log_.info("ended, %s, %d turns", self._how, len(self.session.turns), extra=self._about)
 
     async def _last_words(self, turn: UserTurn) -> None:
@@ -620,6 +655,10 @@ def _to_loop(
     loop: asyncio.AbstractEventLoop, take: Callable[[AffectWindow], None], window: AffectWindow
 ) -> None:
     loop.call_soon_threadsafe(take, window)
+
+
+def _ms(span: Span | None) -> float | None:
+    return None if span is None else (span[1] - span[0]) * 1e3
 
 
 def _judge(stream: VoiceStream, frames: Pcm) -> list[float]:

@@ -14,13 +14,14 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.errors import ConfigError
 from agent.learning_config import Gates, Judge, Policy, Reward, Rollout
 from agent.records import Consent
+from agent.telemetry_config import Telemetry
 
 PAPER_PROMPT = (
     "You are AI. You are having a casual social conversation with a User. AI is polite, kind, "
@@ -33,7 +34,7 @@ SECRET = frozenset({"access_token", "credential", "cluster_key", "turn_secret"})
 """Keys whose values are never shown."""
 
 NOT_THE_CALL = {
-    "server", "models", "store", "retention", "logging", "limits",
+    "server", "models", "store", "retention", "logging", "limits", "telemetry",
     "reward", "policy", "gates", "rollout", "judge",
 }  # fmt: skip
 """Sections that do not shape a call; which policy spoke stands in its record."""
@@ -97,7 +98,14 @@ class Server(_Section):
 class Limits(_Section):
     """What one server takes on."""
 
-    concurrent_calls: int = Field(4, ge=1)
+    concurrent_calls: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
+    """Of one worker. "auto": what this machine carries, as `geli bench capacity` measured it."""
+    target_utilisation: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """"auto": share of the CPU that calls may take."""
+    shed_lag_s: float = Field(0.25, ge=0)
+    """Lateness of the event loop, over seconds, at which new calls are refused; 0: never."""
+    shed_wait_s: float = Field(8.0, ge=0)
+    """Wait for an engine at which new calls are refused; 0: never."""
     body_bytes: int = Field(262_144, ge=1024)
     sdp_bytes: int = Field(65_536, ge=1024)
     heartbeat_s: Positive = 1.0
@@ -108,6 +116,13 @@ class Limits(_Section):
     rating_s: Positive = 86_400.0
     """The page can rate an ended call this long."""
     total_s: Positive = 3600.0
+
+    @property
+    def calls(self) -> int:
+        """`concurrent_calls` as a number; "auto" was resolved before (agent/capacity.py)."""
+        if self.concurrent_calls == "auto":
+            raise RuntimeError("limits.concurrent_calls was not resolved")
+        return self.concurrent_calls
 
 
 class TurnTaking(_Section):
@@ -303,6 +318,7 @@ class Config(_Section):
     retention: Retention = Retention()
     models: Models = Models()
     logging: Logging = Logging()
+    telemetry: Telemetry = Telemetry()
     reward: Reward = Reward()
     policy: Policy = Policy()
     gates: Gates = Gates()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from agent import __version__
@@ -14,6 +15,7 @@ from agent.config import Config
 from agent.engines.protocols import Responder
 from agent.engines.table import Engines, build, warm_up
 from agent.lanes import Lanes
+from agent.observed import NOBODY, Observer
 from agent.records import Consent, Session
 from agent.rollout import Rollout
 from agent.session_log import SessionLog
@@ -114,6 +116,7 @@ class Host:
         seed: int | None = None,
         responder: Responder | None = None,
         secret: str | None = None,
+        observer: Callable[[Session], Observer] | None = None,
     ) -> Call:
         """Make a call; its record is `session`, which this completes with policy and versions.
 
@@ -124,6 +127,7 @@ class Host:
             seed: see `Call`.
             responder: who speaks; default: `choose_responder`.
             secret: see `Store.open_session`.
+            observer: makes who hears of the call, once its record is complete.
 
         Raises:
             StoreError: the store cannot be written.
@@ -151,4 +155,5 @@ class Host:
             listener=listener,
             paced=paced,
             seed=seed,
+            observer=NOBODY if observer is None else observer(session),
         )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent.engines.protocols import Speaker, WordTime
 from agent.errors import EngineError
+from agent.observed import Span
 from agent.playback import RATE_HZ
 
 Kind = Literal["reply", "greeting", "prompt", "goodbye", "apology"]
@@ -42,6 +43,8 @@ class Timings:
     first_sentence_ms: float | None = None
     first_audio_ms: float | None = None
     """The synthesis of the first chunk alone."""
+    speech_begun_ms: float | None = None
+    """When that synthesis began."""
 
 
 @dataclass(slots=True)
@@ -123,10 +126,29 @@ class Reply:
         chunk = await loop.run_in_executor(self.speech_lane, synthesise, self.speaker, text)
         if self.timings.first_audio_ms is None:
             self.timings.first_audio_ms = (time.perf_counter() - begun) * 1e3
+            self.timings.speech_begun_ms = (begun - self._begun) * 1e3
         if self._cancelled or not len(chunk.samples):
             return
         self.ready.append(chunk)
         self.on_ready(self)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def when(self, after_ms: float | None) -> Span | None:
+        """From the beginning of the reply until then; None: it did not happen."""
+        return None if after_ms is None else (self._begun, self._begun + after_ms / 1e3)
+
+    @property
+    def first_synthesis(self) -> Span | None:
+        """When the first chunk was synthesised."""
+        begun_ms, took_ms = self.timings.speech_begun_ms, self.timings.first_audio_ms
+        if begun_ms is None or took_ms is None:
+            return None
+        begun = self._begun + begun_ms / 1e3
+        return begun, begun + took_ms / 1e3
 
     def _ms(self) -> float:
         return (time.perf_counter() - self._begun) * 1e3

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from agent.config import Config
 from agent.errors import ConfigError
@@ -29,6 +30,7 @@ from agent.store import Store
 from agent.tasks import Tasks
 from agent.web.cluster import Cluster, Inside
 from agent.web.health import Health
+from agent.web.metrics import metrics_app
 from agent.web.server import create_app
 
 GRACEFUL_S = 5
@@ -90,6 +92,7 @@ async def serve(
     opened: Callable[[], None],
     *,
     internal: socket.socket | None = None,
+    metrics: socket.socket | None = None,
     started: Callable[[Server], None] = lambda server: None,
 ) -> None:
     """Load the engines and serve until a signal.
@@ -100,6 +103,7 @@ async def serve(
         listening: the public socket.
         opened: called as soon as the page can be opened.
         internal: the socket for other workers; None without a `cluster_key`.
+        metrics: the socket for `/metrics` alone; None without `telemetry.metrics_port`.
         started: handed the server before anything is loaded.
 
     Raises:
@@ -130,7 +134,7 @@ async def serve(
     inside = Inside(health, key, config.limits.body_bytes) if key and internal else None
     url = url_of(internal) if inside and internal else None
     host = Host(config, store, rollout=Rollout.following(config, strict=False))
-    me = Worker.new(config.limits.concurrent_calls, url, key if inside else None)
+    me = Worker.new(config.limits.calls, url, key if inside else None)
     cluster = Cluster(host, me, key if inside else None)
     async with _listening(inside, internal):
         try:
@@ -151,15 +155,16 @@ async def serve(
 
             server.drain = lambda: tasks.spawn(drain())
             server.config.app = app
-            await server.serve(sockets=[listening])
+            async with _listening(metrics_app(app.state.calls), metrics):
+                await server.serve(sockets=[listening])
             await tasks.cancel()
         finally:
             await host.close()
 
 
 @contextlib.asynccontextmanager
-async def _listening(inside: Inside | None, internal: socket.socket | None) -> AsyncIterator[None]:
-    """Answer other workers while the block runs."""
+async def _listening(inside: ASGIApp | None, internal: socket.socket | None) -> AsyncIterator[None]:
+    """Answer other workers, or whoever measures, while the block runs."""
     if inside is None or internal is None:
         yield
         return
@@ -197,9 +202,25 @@ def bind_internal(config: Config, index: int = 0) -> socket.socket | None:
     if settings.cluster_key is None:
         return None
     port = settings.internal_port + index if settings.internal_port else 0
+    return _bound("server.internal_host", settings.internal_host, port)
+
+
+def bind_metrics(config: Config) -> socket.socket | None:
+    """Take the address for `/metrics`; None where it has none of its own.
+
+    Raises:
+        ConfigError: it is in use, or not this machine's.
+    """
+    settings = config.telemetry
+    if not settings.metrics or settings.metrics_port is None:
+        return None
+    return _bound("telemetry.metrics_host", settings.metrics_host, settings.metrics_port)
+
+
+def _bound(name: str, host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.internal_host, port, type=socket.SOCK_STREAM
+            host, port, type=socket.SOCK_STREAM
         )[0]
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -208,7 +229,7 @@ def bind_internal(config: Config, index: int = 0) -> socket.socket | None:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no address"
         raise ConfigError(
-            f"server.internal_host = {settings.internal_host!r}, port {port}: {reason}",
+            f"{name} = {host!r}, port {port}: {reason}",
             "name an address of this machine, and a port that is free",
         ) from None
     return made

@@ -18,6 +18,7 @@ from agent.engines.protocols import Pcm, Sentiment
 from agent.errors import StoreError
 from agent.labels import label_turn
 from agent.lanes import Lanes
+from agent.observed import NOBODY, Observer
 from agent.records import AffectWindow, EndedHow, Session, Turn
 from agent.session_log import SessionLog
 
@@ -37,6 +38,7 @@ class TurnLog:
         sentiment: scores every turn's words.
         rule: how windows become a turn's label.
         on_failure: called once, when the store cannot be written; let go of by `close`.
+        observer: told of every write that failed.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class TurnLog:
         sentiment: Sentiment,
         rule: Labels,
         on_failure: Callable[[], None],
+        observer: Observer = NOBODY,
     ) -> None:
         self._session = session
         self._log = log
         self._lanes = lanes
         self._sentiment = sentiment
         self._rule = rule
+        self._observer = observer
         self._on_failure: Callable[[], None] | None = on_failure
         self._writing: set[asyncio.Future[Any]] = set()
 
@@ -115,6 +119,7 @@ class TurnLog:
         if error is None:
             return
         log_.error("%s", error, extra={"session": self._session.id})
+        self._observer.write_failed()
         if isinstance(error, StoreError) and self._on_failure is not None:
             tell, self._on_failure = self._on_failure, None
             tell()

@@ -376,6 +376,11 @@ class TurnTaker:
             self._enter_listening(now, keep_run=True)
         return []
 
+    @property
+    def voiced_s(self) -> float:
+        """How long the user has been heard in the utterance at hand."""
+        return self._voiced_s
+
     def _hold(self, now: float) -> list[Action]:
         run_s = self._speech_run_s
         self._start_utterance(now)

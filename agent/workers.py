@@ -19,6 +19,7 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 60.0
 """A worker that lived this long is no reason to wait longer for the next."""
+METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 END_S = 20.0
 """After a signal, beyond what draining takes: then a worker is killed."""
 
@@ -67,6 +69,7 @@ class Workers:
         store: to close what dead workers left.
         opened: called when the first worker serves.
         tell: takes lines for whoever started the program.
+        metrics: the socket for `/metrics` alone, if there is one.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Workers:
         store: Store,
         opened: Callable[[], None],
         tell: Callable[[str], None],
+        metrics: socket.socket | None = None,
     ) -> None:
         server = config.server
         # Without a key of the operator's, one for the workers of this machine alone.
@@ -83,6 +87,7 @@ class Workers:
         own = server.model_copy(update={"cluster_key": key})
         self._config = config.model_copy(update={"server": own})
         self._listening = listening
+        self._metrics = metrics
         self._store = store
         self._opened = opened
         self._tell = tell
@@ -91,6 +96,7 @@ class Workers:
         self._ending_by: float | None = None
         self._problem: str | None = None
         self._served = False
+        self._counts: str | None = None
 
     def run(self) -> None:
         """Serve until a signal has ended all workers.
@@ -98,7 +104,7 @@ class Workers:
         Raises:
             GeliError: a worker could not even begin (a model that cannot be loaded).
         """
-        with self._woken() as wake:
+        with self._counted(), self._woken() as wake:
             while True:
                 self._heed()
                 if self._ending_by is None:
@@ -108,6 +114,19 @@ class Workers:
                 self._wait(wake)
         if self._problem is not None:
             raise GeliError(self._problem)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A folder in which the workers keep their metrics, so that each can tell of all."""
+        if not self._config.telemetry.metrics:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="geli-metrics-") as folder:
+            os.environ[METRICS_DIR] = self._counts = folder
+            try:
+                yield
+            finally:
+                del os.environ[METRICS_DIR]
 
     # --- signals ------------------------------------------------------------------------------
 
@@ -154,7 +173,7 @@ class Workers:
         ours, theirs = context.Pipe()
         slot.process = context.Process(
             target=work,
-            args=(self._config, self._listening, slot.index, theirs),
+            args=(self._config, self._listening, slot.index, theirs, self._metrics),
             name=f"geli-worker-{slot.index}",
         )
         slot.process.start()
@@ -213,6 +232,10 @@ class Workers:
             self._listen(slot)
         process.join()
         code, lived_s = process.exitcode, time.monotonic() - slot.began
+        if self._counts is not None and process.pid is not None:
+            from prometheus_client.multiprocess import mark_process_dead
+
+            mark_process_dead(process.pid, self._counts)  # type: ignore[no-untyped-call]
         process.close()
         slot.process = None
         if slot.pipe is not None:
@@ -240,7 +263,13 @@ class Workers:
             log_.error("sessions of a dead worker stay open for now: %s", error)
 
 
-def work(config: Config, listening: socket.socket, index: int, pipe: Connection) -> None:
+def work(
+    config: Config,
+    listening: socket.socket,
+    index: int,
+    pipe: Connection,
+    metrics: socket.socket | None = None,
+) -> None:
     """One worker: the main function of its process."""
     os.setpgid(0, 0)  # Ctrl-C in a terminal goes to the parent alone, which hands it on
     import asyncio
@@ -267,6 +296,7 @@ def work(config: Config, listening: socket.socket, index: int, pipe: Connection)
                     listening,
                     lambda: pipe.send(("ready", "")),
                     internal=bind_internal(config, index),
+                    metrics=metrics,
                     started=leashed,
                 )
             )

@@ -48,6 +48,8 @@ class AffectWorker:
         """
         self.dropped = 0
         """Frames that fell out of the full queue."""
+        self.read = 0
+        """Frames that the models have looked at."""
         self.failure: Exception | None = None
         """The first failure of a model or of `on_window`, if there was one."""
         self._reader = FaceReader(detector, classifier, settings)
@@ -129,6 +131,7 @@ class AffectWorker:
 
     def _read(self, frame: Frame, t_s: float) -> None:
         affect: Affect | None = None
+        self.read += 1
         try:
             affect = self._reader.read(frame, t_s)
         except Exception as error:  # the thread's edge: told, kept, and the call goes on

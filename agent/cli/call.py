@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Serve the page and hold calls in the browser. Ctrl-C ends all calls and the server; SIGTERM
     lets running calls finish first (server.drain_s)."""
-    from agent import log, weights
+    from agent import capacity, log, weights
     from agent.engines import table
     from agent.store import Store
     from agent.web.rtc import check_ice_servers
@@ -36,6 +36,7 @@ def command(
     check_tls(config.server)
     check_ice_servers(config)
     table.check(config)
+    config = capacity.resolved(config)
     listening = bind(config.server)  # before anything slow, so that a taken port is said at once
     url = page_url(config, listening)
 
@@ -57,17 +58,21 @@ def command(
 
 
 def _serve(config: Config, store: Store, listening: socket.socket, opened: Any) -> None:
+    from agent.serve import bind_internal, bind_metrics, serve
+
+    metrics = bind_metrics(config)
     if config.server.workers > 1:
         from agent.workers import Workers
 
-        Workers(config, listening, store, opened, lambda line: click.echo(line, err=True)).run()
+        def tell(line: str) -> None:
+            click.echo(line, err=True)
+
+        Workers(config, listening, store, opened, tell, metrics).run()
         return
     import asyncio
 
-    from agent.serve import bind_internal, serve
-
     internal = bind_internal(config)
-    asyncio.run(serve(config, store, listening, opened, internal=internal))
+    asyncio.run(serve(config, store, listening, opened, internal=internal, metrics=metrics))
 
 
 def _with_server(config: Config, **options: str | int | None) -> Config:

@@ -21,11 +21,12 @@ from agent.host import Host
 from agent.leases import hashed
 from agent.records import Consent, EndedHow, Session
 from agent.tasks import Tasks
+from agent.telemetry import Telemetry
 from agent.web.answers import Refused
 from agent.web.deletion import remove
 from agent.web.entry import Entry
 from agent.web.outbox import Outbox
-from agent.web.rtc import CONNECT_S, BadOffer, Peer, PeerEvents, check_offer
+from agent.web.rtc import CONNECT_S, BadOffer, NoRelay, Peer, PeerEvents, check_offer
 
 RETRY_S = 3.0
 """Between two attempts to write logs that could not be written."""
@@ -35,6 +36,12 @@ CLOSE_S = 5.0
 """How long the server's end waits for its calls."""
 RETRY_AFTER_S = 10.0
 """When a caller who found no room may try again."""
+BUSY = {
+    "draining": "the server is shutting down",
+    "full": "all calls are taken",
+    "overloaded": "the server is overloaded",
+}
+"""Why a new call is refused, as callers are told."""
 TALK_ONLY = Consent.TALK_ONLY
 ENDED_KEPT = 1000
 """Ended calls that can still be rated; the oldest go first."""
@@ -49,9 +56,10 @@ class Calls:
         host: makes the calls.
         worker: id of this worker; every secret begins with it, so that any other one knows where
             its call lives.
+        telemetry: told of what happens; default: one that only looks for overload.
     """
 
-    def __init__(self, host: Host, worker: str) -> None:
+    def __init__(self, host: Host, worker: str, telemetry: Telemetry | None = None) -> None:
         self._host = host
         self._worker = worker
         self.draining = False
@@ -61,11 +69,13 @@ class Calls:
         self._opening = 0  # calls being made, not in `_entries` yet
         self._tasks = Tasks(_note_failure)
         self._closed = False
+        self.telemetry = telemetry or Telemetry(host.config, host.lanes, worker)
 
     # --- the server's side --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to look after the logs."""
+        """Begin to look after the logs, and at how this process fares."""
+        self.telemetry.start(self)
         self._tasks.spawn(self._keep_house())
 
     async def close(self) -> None:
@@ -90,6 +100,7 @@ class Calls:
             if entry.log.problem is not None:
                 fate = "not written yet" if entry.log.safe else "lost"
                 log_.error("%s: %s", fate, entry.log.problem, extra={"session": entry.id})
+        await self.telemetry.close()
 
     @property
     def live(self) -> int:
@@ -100,8 +111,25 @@ class Calls:
     @property
     def busy(self) -> bool:
         """Whether a new call would be refused."""
-        full = self.live >= self._config.limits.concurrent_calls
-        return self._closed or self.draining or full
+        return self._why_busy is not None
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether this process is too slow for one more call, whatever their number."""
+        return self.telemetry.pressure.overloaded
+
+    @property
+    def pending_writes(self) -> int:
+        """Turns of all calls that wait for the store."""
+        return sum(entry.log.pending for entry in self._entries.values())
+
+    @property
+    def _why_busy(self) -> str | None:
+        if self._closed or self.draining:
+            return "draining"
+        if self.live >= self._config.limits.calls:
+            return "full"
+        return "overloaded" if self.overloaded else None
 
     @property
     def kept(self) -> list[str]:
@@ -128,7 +156,12 @@ class Calls:
     # --- requests -----------------------------------------------------------------------------
 
     async def begin(
-        self, sdp: str, consent: Consent, camera: bool, person: str | None = None
+        self,
+        sdp: str,
+        consent: Consent,
+        camera: bool,
+        person: str | None = None,
+        traceparent: str | None = None,
     ) -> tuple[Entry, str]:
         """A new call; returns it and the answer's SDP.
 
@@ -137,25 +170,35 @@ class Calls:
             consent: what the person agreed to.
             camera: whether it is on.
             person: hash of the token that is the person's own.
+            traceparent: the trace that the call is part of (W3C Trace Context).
 
         Raises:
             Refused: all calls are taken, or the store cannot be written.
             BadOffer: the SDP cannot be used, or there is no relay.
         """
-        if self.busy:
-            ending = self._closed or self.draining
-            taken = "the server is shutting down" if ending else "all calls are taken"
-            raise Refused(503, taken, "try again in a few minutes", retry_after_s=RETRY_AFTER_S)
-        check_offer(sdp)
+        if (why := self._why_busy) is not None:
+            self.telemetry.refused(why)
+            raise Refused(
+                503, BUSY[why], "try again in a few minutes", retry_after_s=RETRY_AFTER_S
+            )
+        try:
+            check_offer(sdp)
+        except BadOffer:
+            self.telemetry.refused("offer")
+            raise
         self._opening += 1
         try:
-            entry = await self._open(consent, person)
+            entry = await self._open(consent, person, traceparent)
+        except Refused:
+            self.telemetry.refused("store")
+            raise
         finally:
             self._opening -= 1
         entry.timer = self._after(CONNECT_S, self._never_connected, entry)
         try:
             answer = await self._bind(entry, sdp, camera)
-        except (BadOffer, Refused):
+        except (BadOffer, Refused) as error:
+            self.telemetry.refused("relay" if isinstance(error, NoRelay) else "offer")
             self.hang_up(entry, EndedHow.DROPPED)
             await entry.done.wait()
             self._entries.pop(entry.id, None)
@@ -209,6 +252,7 @@ class Calls:
             await self._host.lanes.run("store", lambda: entry.log.rate(value, "page", comment))
         except StoreError as error:
             log_.error("rating kept in memory: %s", error, extra={"session": entry.id})
+        self.telemetry.rated(value)
         entry.rated = True
 
     async def delete(self, entry: Entry) -> None:
@@ -226,7 +270,9 @@ class Calls:
 
     # --- a call's life ------------------------------------------------------------------------
 
-    async def _open(self, consent: Consent, person: str | None) -> Entry:
+    async def _open(
+        self, consent: Consent, person: str | None, traceparent: str | None
+    ) -> Entry:
         session = Session(consent=consent, source="browser", person=person)
         secret = f"{self._worker}.{secrets.token_urlsafe(24)}"
         outbox = Outbox()
@@ -236,7 +282,11 @@ class Calls:
             call = await self._host.lanes.run(
                 "store",
                 lambda: self._host.new_call(
-                    session, outbox.put, responder=responder, secret=hashed(secret)
+                    session,
+                    outbox.put,
+                    responder=responder,
+                    secret=hashed(secret),
+                    observer=lambda made: self.telemetry.call(made, made.policy_id, traceparent),
                 ),
             )
         except StoreError as error:
@@ -291,6 +341,7 @@ class Calls:
             entry.call.attach()
             return
         entry.started = True
+        self.telemetry.connected()
         entry.limit = self._after(
             self._config.limits.total_s, self.hang_up, entry, EndedHow.TIMED_OUT
         )
@@ -346,11 +397,13 @@ class Calls:
             log_.exception("call crashed", extra={"session": entry.id})
             how = EndedHow.CRASHED
         entry.ended_how = how
+        self.telemetry.over(how.value)
         entry.outbox.put({"type": "ended", "how": how.value, "can_rate": entry.can_rate})
         await self._over(entry)
 
     async def _discard(self, entry: Entry) -> None:
         """A call that nobody ever reached leaves nothing behind."""
+        self.telemetry.over("never_connected")
         entry.log.deleted = entry.deleted = True
         try:
             await self._remove(entry)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = "x-geli-signature"
 PERSON = "x-geli-person"
+TRACE = "traceparent"
 SECRET = "x-session-secret"  # noqa: S105 (a header's name)
 SIGNED_S = 30.0
 """How far the clocks of two machines may be apart."""
@@ -329,4 +330,5 @@ def _acted_on(headers: Headers, person: str) -> dict[str, str]:
         "content-type": "application/json",
         SECRET: headers.get(SECRET, ""),
         PERSON: person,
+        TRACE: headers.get(TRACE, ""),
     }

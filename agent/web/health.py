@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from agent.web.calls import Calls
 from agent.web.cluster import Cluster
 
-Reason = Literal["loading", "draining", "store", "full"]
-OF_NEW_CALLS = ("store", "full")
+Reason = Literal["loading", "draining", "store", "full", "overloaded"]
+OF_NEW_CALLS = ("store", "full", "overloaded")
 
 
 class Health:
@@ -39,6 +39,8 @@ class Health:
             return "draining"
         if not self._cluster.store_answers:
             return "store"
+        if self._calls.overloaded:
+            return "overloaded"
         return "full" if self._calls.busy else None
 
     def ready(self, for_pages: bool = False) -> tuple[int, dict[str, bool | str]]:

@@ -6,6 +6,7 @@ Protocol (JSON; errors are `{"error", "way_out"}` with a 4xx or 503):
 |---|---|
 | `GET /`, `GET /static/…` | the page, its files |
 | `GET /healthz`, `GET /readyz` | whether it lives; whether it takes calls (agent/web/health.py) |
+| `GET /metrics` | for Prometheus (agent/web/metrics.py) |
 | `GET /api/info` | what the page must know before a call |
 | `POST /api/token {token}` | 204 and the cookie |
 | `POST /api/offer {sdp, type, consent, camera, resume}` | `{sdp, type, session_id, secret}` |
@@ -47,6 +48,7 @@ from agent.web.calls import Calls
 from agent.web.cluster import Cluster
 from agent.web.elsewhere import Elsewhere
 from agent.web.health import Health
+from agent.web.metrics import page_metrics
 from agent.web.rtc import check_ice_servers
 from agent.web.security import HEALTH, Guard, address_of, guessing
 
@@ -106,7 +108,7 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
     mimetypes.add_type("text/javascript", ".js")
     config = host.config
     if cluster is None:
-        cluster = Cluster(host, Worker.new(config.limits.concurrent_calls))
+        cluster = Cluster(host, Worker.new(config.limits.calls))
     calls = Calls(host, cluster.me.id)
     access = Access(host)
     health = health or Health()
@@ -140,6 +142,9 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
         return response
 
     app.router.routes += [Route(path, health) for path in HEALTH]
+
+    if config.telemetry.metrics and config.telemetry.metrics_port is None:
+        page_metrics(app, calls, access, bool(config.server.trusted_proxies))
 
     @app.post("/api/token", response_model=None)
     async def enter(request: Request) -> Response:
@@ -184,6 +189,7 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
                 wanted.consent,
                 wanted.camera,
                 getattr(request.state, "person", None),
+                request.headers.get("traceparent"),
             )
         return {"sdp": sdp, "type": "answer", "session_id": entry.id, "secret": entry.secret}
 

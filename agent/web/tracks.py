@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -29,6 +30,21 @@ log_ = logging.getLogger("geli.web")
 
 frames_ = ThreadPoolExecutor(1, thread_name_prefix="geli-frames")
 """Colour conversion of all calls, away from aiortc's own codec threads."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What went on in all tracks of this process, for its metrics."""
+
+    stalls: int = 0
+    """Times that the agent's voice skipped ahead."""
+    decoded: int = 0
+    """Frames of cameras that came out of the decoder."""
+    converted: int = 0
+    """Those of them that the call was shown."""
+
+
+TOTALS = Totals()
 
 
 class Sink(Protocol):
@@ -88,6 +104,7 @@ class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
                 self._due += skipped * FRAME_S
                 self._pts += skipped * FRAME_SAMPLES
                 self.stalls += 1
+                TOTALS.stalls += 1
         if self._encoder is not None:
             return self._encoder.encode(self._block(), self._pts)
         frame = av.AudioFrame(format="s16", layout="mono", samples=FRAME_SAMPLES)
@@ -119,6 +136,7 @@ async def drain_video(track: MediaStreamTrack, sink: Sink, frames_hz: float) -> 
         with contextlib.suppress(MediaStreamError):
             while not converting.done():
                 latest[:] = [await track.recv()]
+                TOTALS.decoded += 1
                 arrived.set()
         if converting.done():
             converting.result()
@@ -134,6 +152,7 @@ async def _convert(latest: list[Any], arrived: asyncio.Event, sink: Sink, frames
         arrived.clear()
         begun = loop.time()
         sink.see(await loop.run_in_executor(frames_, rgb, latest.pop()))
+        TOTALS.converted += 1
         await asyncio.sleep(max(0.0, begun + 1 / frames_hz - loop.time()))
 
 
