@@ -58,10 +58,24 @@ class Processes:
 
         Args:
             device: `cpu`, or of a process alone which GPU; of several each has its own.
+
+        Raises:
+            TrainingError: fewer GPUs here than processes.
         """
         if many() == 1:
             return cls(device=device)
         from accelerate import PartialState
+
+        if device != "cpu":
+            import torch
+
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", many()))
+            if (gpus := torch.cuda.device_count()) < here:
+                raise TrainingError(
+                    f"{here} processes on this machine, which has {gpus or 'no'} CUDA "
+                    f"device{'s' * (gpus != 1)}",
+                    f"--processes {gpus}" if gpus else "device = 'cpu'",
+                )
 
         state = PartialState(cpu=device == "cpu")  # gloo on the CPU, else NCCL
         atexit.register(_leave)

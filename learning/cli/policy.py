@@ -53,7 +53,8 @@ def command(
     if memory is not None:
         from learning.cli.policy_cost import tell
 
-        tell(memory, config, as_json)
+        if first():
+            tell(memory, config, as_json)
         return
     for name, value in (("--reward", reward), ("--out", out)):
         if value is None:

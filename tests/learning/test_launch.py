@@ -130,6 +130,17 @@ def test_trl_is_refused_in_several_processes(
         train([], None, load("cpu", ["policy.algorithm=rloo"]), tmp_path)  # type: ignore[arg-type]
 
 
+def test_fewer_gpus_than_processes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from learning.processes import Processes
+
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for gpus, line in ((0, "which has no CUDA devices"), (1, "has 1 CUDA device — --processes 1")):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(TrainingError) as said:
+            Processes.join("cuda")
+        assert line in str(said.value) and str(said.value).startswith("3 processes")
+
+
 @pytest.mark.parametrize("name", ["cpu", "ddp", "fsdp"])
 def test_accelerate_reads_the_shipped_configurations(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
