@@ -9,8 +9,8 @@ Every random draw is seeded by the run's seed and the update's number, so a kill
 the same curve, and two runs with one seed have one curve (on one machine with the same threads).
 Several processes share the passes of one batch (learning/processes.py): micro-batches and the order
 in which their gradients are added stay what they are, and a run may go on with another number of
-them. Only writing is batched otherwise, which rounds otherwise: in float32 one token in a million
-is drawn differently, in bfloat16 one in some hundred, and from there on it is another run.
+them. Only writing is batched otherwise, which rounds otherwise: in float32 hardly ever is a token
+drawn differently, in bfloat16 one in twenty is, and from there on it is another run.
 """
 
 from __future__ import annotations
