@@ -296,7 +296,8 @@ class Call:
             case Transcribe():
                 self._tasks.spawn(self._transcribe(action))
             case Preview():
-                if not self._transcribing:
+                # Captions wait for nobody, and nobody's turn waits for captions.
+                if not self._transcribing and not self._lanes.waiting("recognizer"):
                     self._tasks.spawn(self._preview(action))
             case Score():
                 self._tasks.spawn(self._score(action))

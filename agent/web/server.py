@@ -36,6 +36,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agent import __version__
+from agent.config import Config
 from agent.host import Host
 from agent.leases import Worker
 from agent.records import OVERALL_AFFECT_QUESTION, Consent
@@ -54,7 +55,10 @@ from agent.web.security import HEALTH, Guard, address_of, guessing
 
 STATIC = Path(__file__).parent / "static"
 VIDEO = {"width": 320, "height": 240, "frameRate": 15}
-"""What the page asks of the camera: aiortc decodes every frame, however few are used."""
+"""What the page asks of the camera, and shows."""
+SENT_PER_READ = 1.5
+"""Frames that the page sends for each that is read: every one must be decoded, however few are
+used, and with fewer one is not always there when it is due."""
 
 
 class Resumed(Body):
@@ -169,7 +173,7 @@ def create_app(host: Host, cluster: Cluster | None = None, health: Health | None
             "heartbeat_ms": round(config.limits.heartbeat_s * 1000),
             "vanished_after_ms": round(config.limits.vanished_after_s * 1000),
             "resume_s": config.limits.resume_s,
-            "video": VIDEO,
+            "video": {**VIDEO, "sendRate": _send_rate(config)},
             "own_token": getattr(request.state, "person", None) is not None,
             "busy": calls.busy and not cluster.has_room,
             **host.info,
@@ -249,3 +253,8 @@ def _set_cookie(response: Response, request: Request, token: str, visitor: Visit
         samesite="strict",
         secure=request.url.scheme == "https",
     )
+
+
+def _send_rate(config: Config) -> float:
+    """Frames a second that the page should send."""
+    return min(float(VIDEO["frameRate"]), SENT_PER_READ * config.perception.frames_hz)

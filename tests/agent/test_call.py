@@ -221,7 +221,7 @@ async def test_talk_only_leaves_a_count_and_nothing_else(tmp_path: Path) -> None
     store.close()
     await host.close()
     files = list(tmp_path.iterdir())
-    assert files and not any(b"secret" in path.read_bytes() for path in files)
+    assert files and not any(b"is blue" in path.read_bytes() for path in files)
 
 
 async def test_every_turn_is_durable_when_it_ends(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ STAGES = {
     "geli-end_of_tu": "end_of_turn",
     "geli-recognize": "recognizer",
     "geli-responder": "policy",
+    "geli-policy": "policy",
     "geli-speaker": "speaker",
     "geli-store": "store",
 }

@@ -114,7 +114,7 @@ class FakeServer:
             "heartbeat_ms": 200,
             "vanished_after_ms": 1500,
             "resume_s": 60,
-            "video": {"width": 320, "height": 240, "frameRate": 15},
+            "video": {"width": 320, "height": 240, "frameRate": 15, "sendRate": 7.5},
             "classifier": "mini-xception",
             "policy": "smollm2-135m-instruct",
             "busy": False,

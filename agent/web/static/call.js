@@ -128,7 +128,7 @@ export class Call {
     }
     this.emit("session", this.session);
     await pc.setRemoteDescription({ type: "answer", sdp: answer.sdp });
-    await modest(video.sender);
+    await modest(video.sender, this.info.video);
     await opened;
     this.beat();
     this.send({ type: "mute", on: !this.media.audio.enabled });
@@ -242,11 +242,12 @@ function opens(channel, pc) {
   return opened;
 }
 
-async function modest(sender) {
+/** Send no more frames than are looked at; the picture beside the call stays as it is. */
+async function modest(sender, { frameRate, sendRate = frameRate }) {
   const parameters = sender.getParameters();
   for (const encoding of parameters.encodings ?? []) {
-    encoding.maxBitrate = 400_000;
-    encoding.maxFramerate = 15;
+    encoding.maxBitrate = Math.round((400_000 * sendRate) / 15);
+    encoding.maxFramerate = sendRate;
   }
   await sender.setParameters(parameters).catch(() => undefined); // a wish, not a need
 }
