@@ -8,6 +8,7 @@ a worker is overloaded whatever the number says, with hysteresis. Both are pure.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,10 @@ SHED_AFTER_S = 2.0
 CALM_S = 5.0
 """Under half of every limit this long: they are taken again."""
 MEASURE = "run: geli bench capacity"
+COSTLY = {
+    "voice_activity", "end_of_turn", "recognizer", "responder", "speaker", "perception",
+}  # fmt: skip
+"""Sections of the configuration that decide what a call costs."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,14 +89,14 @@ def resolved(config: Config) -> Config:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         costs = [Cost(**cost) for cost in found["costs"]]
-        measured_for, cores = str(found["config"]), int(found["cores"])
+        measured_for, cores = str(found["engines"]), int(found["cores"])
     except FileNotFoundError:
         raise ConfigError(
             'limits.concurrent_calls = "auto": nobody has measured what a call costs here', MEASURE
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged", MEASURE) from None
-    if not costs or measured_for != config.digest() or cores != here():
+    if not costs or measured_for != _engines(config) or cores != here():
         raise ConfigError(
             f'limits.concurrent_calls = "auto": {path} was measured on another machine or with '
             "other engines",
@@ -106,7 +111,7 @@ def resolved(config: Config) -> Config:
 def keep(config: Config, costs: Sequence[Cost]) -> Path:
     """Note what was measured for `config` on this machine; returns where."""
     found: dict[str, Any] = {
-        "config": config.digest(),
+        "engines": _engines(config),
         "cores": here(),
         "costs": [dataclasses.asdict(cost) for cost in costs],
     }
@@ -116,6 +121,12 @@ def keep(config: Config, costs: Sequence[Cost]) -> Path:
     part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
     return path
+
+
+def _engines(config: Config) -> str:
+    """SHA-256 (16 hex digits) of what decides the cost of a call."""
+    content = config.model_dump(mode="json", include=COSTLY)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def file() -> Path:

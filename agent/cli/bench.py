@@ -184,13 +184,11 @@ def cost(
 ) -> None:
     """CPU of a call by stage, gaps and waits over concurrent calls, calls per core."""
     bench = _module("cost")
-    counts, named = calls.split(","), modes.split(",")
-    if not all(count.isdecimal() and int(count) for count in counts):
-        raise GeliError(f"--calls {calls!r} is no list of numbers", "e.g. --calls 1,4")
+    counts, named = _counts(calls), modes.split(",")
     if wrong := [mode for mode in named if mode not in bench.MODES]:
         raise GeliError(f"--modes: no mode {wrong[0]!r}", f"of {', '.join(bench.MODES)}")
     found = bench.measure(
-        [int(count) for count in counts],
+        counts,
         named,
         seconds,
         settings,
@@ -198,3 +196,41 @@ def cost(
         lambda line: click.echo(line, err=True),
     )
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(bench.table(found)[1:]))
+
+
+@command.command()
+@click.option("--calls", default="1,2,4", show_default=True, help="calls at once, one run each")
+@click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="as in geli call")
+def capacity(calls: str, seconds: float, settings: tuple[str, ...]) -> None:
+    """What a call costs here, kept for limits.concurrent_calls = "auto"."""
+    from agent import capacity as capacities
+    from agent.config import load
+
+    config = load("cpu", settings)
+    counts = _counts(calls)
+    found = _module("cost").measure(
+        counts, ["everything"], seconds, settings, None, lambda line: click.echo(line, err=True)
+    )
+    costs = [
+        capacities.Cost(
+            run["calls"],
+            run["cores_used"],
+            round(run["cpu_s_per_call_s"]["event_loop"] * run["calls"], 4),
+        )
+        for run in found["runs"]
+    ]
+    for cost_ in costs:
+        click.echo(f"{cost_.calls} calls  {cost_.cores:.2f} cores, event loop {cost_.loop:.2f}")
+    limits, cores = config.limits, capacities.here()
+    share = cores / config.server.workers
+    number = capacities.cap(costs, share, limits.target_utilisation)
+    click.echo(f"{number} calls a worker on {share:g} cores at {limits.target_utilisation:.0%}")
+    click.echo(f"kept in {capacities.keep(config, costs)}")
+
+
+def _counts(text: str) -> list[int]:
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) for count in counts):
+        raise GeliError(f"--calls {text!r} is no list of numbers", "e.g. --calls 1,4")
+    return [int(count) for count in counts]

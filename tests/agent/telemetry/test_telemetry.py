@@ -48,8 +48,13 @@ async def scraped(rig: Rig, **headers: str) -> dict[str, float]:
     answer = await rig.http.get("/metrics", headers=headers)
     assert answer.status_code == 200, answer.text
     assert "version=0.0.4" in answer.headers["content-type"]
+    return samples(answer.text)
+
+
+def samples(text: str) -> dict[str, float]:
+    """Samples by name with labels, of Prometheus' text format."""
     found = {}
-    for family in text_string_to_metric_families(answer.text):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
