@@ -234,3 +234,17 @@ def _counts(text: str) -> list[int]:
     if not all(count.isdecimal() and int(count) for count in counts):
         raise GeliError(f"--calls {text!r} is no list of numbers", "e.g. --calls 1,4")
     return [int(count) for count in counts]
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def telemetry(as_json: bool) -> None:
+    """CPU that metrics and traces take of a turn and of a minute of call."""
+    found = _module("telemetry").measure()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = list(next(iter(found.values())))
+    click.echo(f"{'CPU, µs':16}" + "".join(f"{state:>10}" for state in found))
+    for row in rows:
+        click.echo(f"{row:16}" + "".join(f"{run[row]:10.1f}" for run in found.values()))
