@@ -111,7 +111,7 @@ class Lanes:
 
     def for_policy(self) -> ThreadPoolExecutor:
         """A new lane for the policy of one call; the call shuts it down when it ends."""
-        return ThreadPoolExecutor(1, thread_name_prefix="geli-policy")
+        return Lane("policy", partial(self._waited, "policy"))
 
     def submit(self, role: str, work: Callable[[], T]) -> asyncio.Future[T]:
         """Queue `work` behind what its lane already has."""

@@ -23,7 +23,7 @@ LAG_S = 0.1
 """Between two looks at the event loop's lateness."""
 SAMPLE_EVERY = 10
 """Looks between two samples of the gauges."""
-SHED_LANES = ("voice_activity", "end_of_turn", "recognizer", "responder", "speaker")
+SHED_LANES = ("voice_activity", "end_of_turn", "recognizer", "speaker")
 """Lanes that a caller waits for."""
 
 
