@@ -248,3 +248,21 @@ def telemetry(as_json: bool) -> None:
     click.echo(f"{'CPU, µs':16}" + "".join(f"{state:>10}" for state in found))
     for row in rows:
         click.echo(f"{row:16}" + "".join(f"{run[row]:10.1f}" for run in found.values()))
+
+
+@command.command()
+@click.option("--set", "settings", multiple=True, metavar="INPUT=NUMBER", help="e.g. calls=500")
+def plan(settings: tuple[str, ...]) -> None:
+    """The arithmetic of configs/deploy/SCALING.md, with other inputs if you like."""
+    bench = _module("plan")
+    inputs = bench.Inputs()
+    given: dict[str, float] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            kind = type(getattr(inputs, name))
+            given[name] = kind(value)
+        except (AttributeError, ValueError):
+            known = ", ".join(vars(inputs))
+            raise GeliError(f"--set {setting!r} is no input", f"one of {known}") from None
+    click.echo("\n".join(bench.lines(bench.plan(bench.Inputs(**given)))))
