@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,3 +341,34 @@ def test_audio_memory_keeps_sample_numbers_when_it_wraps() -> None:
     assert set(memory.between(4.8, 5.0)) == {48.0, 49.0}
     assert len(memory.between(4.8, 5.0)) == 3200
     assert len(memory.between(0.0, 0.5)) == 0, "long gone"
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_captions_of_unfinished_speech_give_way_to_others(waiting: int) -> None:
+    host = Host(config(), None, scripted.engines(lambda pcm: "and then we went home"))
+    host.lanes.waiting = lambda role: waiting  # type: ignore[method-assign]
+    room = await Room(host).greeted()
+    await room.speak(3.0)
+    assert bool(room.captions("user")) == (waiting == 0)
+    await room.until(lambda: len(room.session.turns) == 3)  # the turn itself is heard
+    await room.hang_up()
+
+
+async def test_no_call_waits_for_another_ones_policy() -> None:
+    both_are_there = threading.Barrier(2, timeout=5)
+
+    class Meeting(scripted.ScriptedConversation):
+        def prefill(self, messages: Any) -> None:
+            if not messages[1:]:  # before anything was said
+                both_are_there.wait()
+
+    class Responder(scripted.ScriptedResponder):
+        def open(self, seed: int | None = None) -> Any:
+            return Meeting(self)
+
+    host = Host(config(), None, scripted.engines(responder=Responder()))
+    rooms = [Room(host), Room(host)]
+    await asyncio.gather(*(room.greeted() for room in rooms))
+    for room in rooms:
+        session = await room.hang_up()
+        assert session.ended_how is EndedHow.HUNG_UP
