@@ -21,6 +21,8 @@ from agent.config import Config, Limits
 from agent.errors import ConfigError
 from agent.store_engine import data_dir
 
+SLOWER = 2.0
+"""Callers that wait this many times as long are too many."""
 SMOOTH_S = 2.0
 """Time constant of the event loop's lag: one stall alone is no overload."""
 SHED_AFTER_S = 2.0
@@ -44,26 +46,38 @@ class Cost:
     """CPU seconds a second, of all of them together."""
     loop: float
     """The event loop's part of it: one thread, so at most one core."""
+    wait_s: float
+    """Median voice to voice: work waits for an engine long before the CPU is full."""
 
 
-def cap(costs: Sequence[Cost], cores: float, target: float) -> int:
-    """Calls that `cores` carry at a share `target` of them: the cost of a further call is taken
-    from the least-squares line through the measurements, which has a fixed part; one measurement
-    alone counts as proportional. The event loop has one core of its own to fill.
+def cap(costs: Sequence[Cost], cores: float, target: float, workers: int = 1) -> int:
+    """Calls that one of `workers` on `cores` may take, the least of three numbers.
+
+    The CPU: the cost of a further call is the slope of the least-squares line through the
+    measurements, which has a fixed part; one measurement alone counts as proportional. The event
+    loop: the same, with one core to fill. The wait: where callers waited `SLOWER` times as long as
+    with the fewest calls, the number is the largest measured before it.
 
     Args:
-        costs: at least one measurement.
-        cores: this worker's share of the machine.
+        costs: at least one measurement, of one worker on the whole machine.
+        cores: of the machine.
         target: share of the CPU that calls may take, over 0 to 1.
+        workers: that share the machine.
 
     Returns:
         At least 1.
     """
-    both = (
-        _most([(cost.calls, cost.cores) for cost in costs], cores * target),
-        _most([(cost.calls, cost.loop) for cost in costs], min(1.0, cores) * target),
-    )
-    return max(1, min(both))
+    share = cores / workers
+    bounds = [
+        _most([(cost.calls, cost.cores) for cost in costs], share * target),
+        _most([(cost.calls, cost.loop) for cost in costs], min(1.0, share) * target),
+    ]
+    ordered = sorted(costs, key=lambda cost: cost.calls)
+    for before, cost in zip(ordered, ordered[1:], strict=False):
+        if cost.wait_s > SLOWER * ordered[0].wait_s:
+            bounds.append(before.calls // workers)
+            break
+    return max(1, min(bounds))
 
 
 def _most(points: Sequence[tuple[int, float]], budget: float) -> int:
@@ -102,8 +116,7 @@ def resolved(config: Config) -> Config:
             "other engines",
             MEASURE,
         )
-    share = cores / config.server.workers
-    calls = cap(costs, share, config.limits.target_utilisation)
+    calls = cap(costs, cores, config.limits.target_utilisation, config.server.workers)
     limits = config.limits.model_copy(update={"concurrent_calls": calls})
     return config.model_copy(update={"limits": limits})
 

@@ -199,7 +199,7 @@ def cost(
 
 
 @command.command()
-@click.option("--calls", default="1,2,4", show_default=True, help="calls at once, one run each")
+@click.option("--calls", default="1,2,4,8", show_default=True, help="calls at once, one run each")
 @click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="as in geli call")
 def capacity(calls: str, seconds: float, settings: tuple[str, ...]) -> None:
@@ -209,6 +209,8 @@ def capacity(calls: str, seconds: float, settings: tuple[str, ...]) -> None:
 
     config = load("cpu", settings)
     counts = _counts(calls)
+    shared = _module("cost_server").SHARED
+    on_loop = ["event_loop", *(stage for stage, of in shared.items() if of == "event_loop")]
     found = _module("cost").measure(
         counts, ["everything"], seconds, settings, None, lambda line: click.echo(line, err=True)
     )
@@ -216,16 +218,25 @@ def capacity(calls: str, seconds: float, settings: tuple[str, ...]) -> None:
         capacities.Cost(
             run["calls"],
             run["cores_used"],
-            round(run["cpu_s_per_call_s"]["event_loop"] * run["calls"], 4),
+            round(sum(run["cpu_s_per_call_s"].get(s, 0.0) for s in on_loop) * run["calls"], 4),
+            round(run["voice_to_voice_ms"]["p50"] / 1e3, 3),
         )
         for run in found["runs"]
+        if run["voice_to_voice_ms"] is not None
     ]
     for cost_ in costs:
-        click.echo(f"{cost_.calls} calls  {cost_.cores:.2f} cores, event loop {cost_.loop:.2f}")
+        click.echo(
+            f"{cost_.calls} calls  {cost_.cores:.2f} cores, event loop {cost_.loop:.2f}, "
+            f"voice to voice {cost_.wait_s:.2f} s"
+        )
+    if not costs:
+        raise GeliError("nobody was answered", "measure for longer: --seconds 60")
     limits, cores = config.limits, capacities.here()
-    share = cores / config.server.workers
-    number = capacities.cap(costs, share, limits.target_utilisation)
-    click.echo(f"{number} calls a worker on {share:g} cores at {limits.target_utilisation:.0%}")
+    workers = config.server.workers
+    number = capacities.cap(costs, cores, limits.target_utilisation, workers)
+    click.echo(
+        f"{number} calls a worker, {workers} on {cores} cores at {limits.target_utilisation:.0%}"
+    )
     click.echo(f"kept in {capacities.keep(config, costs)}")
 
 

@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 pytestmark = pytest.mark.unit
 
 LIMITS = Limits(shed_lag_s=0.25, shed_wait_s=8)
-MEASURED = [Cost(1, 0.35, 0.05), Cost(2, 0.60, 0.10), Cost(4, 1.10, 0.20)]
+MEASURED = [Cost(1, 0.35, 0.05, 0.8), Cost(2, 0.60, 0.10, 0.9), Cost(4, 1.10, 0.20, 1.3)]
 """0.1 cores to begin with, 0.25 a call."""
 
 
@@ -27,8 +27,16 @@ def test_a_call_more_costs_what_the_line_says() -> None:
     assert cap(MEASURED, cores=0.1, target=0.7) == 1
 
 
+def test_callers_who_wait_are_too_many() -> None:
+    """The CPU alone would take 30; at 8 the engines' queues are what callers hear."""
+    slow = [*MEASURED, Cost(8, 1.3, 0.3, 3.0)]
+    assert cap(slow, cores=8, target=1) == 4
+    assert cap(slow, cores=8, target=1, workers=2) == 2
+    assert cap(slow, cores=8, target=1, workers=8) == 1
+
+
 def test_one_measurement_is_proportional() -> None:
-    assert cap([Cost(2, 0.5, 0.1)], cores=2, target=0.5) == 4
+    assert cap([Cost(2, 0.5, 0.1, 1.0)], cores=2, target=0.5) == 4
 
 
 @given(st.floats(0.1, 64), st.floats(0.05, 1))
@@ -47,7 +55,7 @@ def test_auto_takes_what_was_measured_here(tmp_path: Path, monkeypatch: pytest.M
     expected = cap(MEASURED, capacity.here(), 0.7)
     assert capacity.resolved(config).limits.calls == expected
     halved = load("cpu", ["limits.concurrent_calls=auto", "server.workers=2"])
-    assert capacity.resolved(halved).limits.calls == cap(MEASURED, capacity.here() / 2, 0.7)
+    assert capacity.resolved(halved).limits.calls == cap(MEASURED, capacity.here(), 0.7, workers=2)
     for other in ("recognizer.model=whisper-base", "perception.frames_hz=9"):
         with pytest.raises(ConfigError, match="other engines"):
             capacity.resolved(load("cpu", ["limits.concurrent_calls=auto", other]))

@@ -17,7 +17,7 @@ class Inputs:
     calls: int = 10_000
     # One call on a worker's CPU, everything but the policy. M: geli bench cost, 4 calls at once.
     cpu_s_per_s: float = 0.2193 - 0.0664
-    loop_s_per_s: float = 0.0458
+    loop_s_per_s: float = 0.0458 + 0.0042 + 0.0087 + 0.0023 + 0.0010  # with Opus, SRTP, ICE
     worker_gb: float = 1.7  # M
     target: float = 0.6  # A: share of a core that may be taken
     host_cores: int = 32  # A
