@@ -356,11 +356,13 @@ async def test_captions_of_unfinished_speech_give_way_to_others(waiting: int) ->
 
 async def test_no_call_waits_for_another_ones_policy() -> None:
     both_are_there = threading.Barrier(2, timeout=5)
+    met: list[str] = []
 
     class Meeting(scripted.ScriptedConversation):
         def prefill(self, messages: Any) -> None:
-            if not messages[1:]:  # before anything was said
+            if len(met) < 2:
                 both_are_there.wait()
+                met.append("here")
 
     class Responder(scripted.ScriptedResponder):
         def open(self, seed: int | None = None) -> Any:
@@ -370,5 +372,5 @@ async def test_no_call_waits_for_another_ones_policy() -> None:
     rooms = [Room(host), Room(host)]
     await asyncio.gather(*(room.greeted() for room in rooms))
     for room in rooms:
-        session = await room.hang_up()
-        assert session.ended_how is EndedHow.HUNG_UP
+        assert (await room.hang_up()).ended_how is EndedHow.HUNG_UP
+    assert len(met) == 2
