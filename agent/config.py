@@ -211,7 +211,21 @@ class ResponderEngine(_Section):
     url: str | None = None
     """`openai`: base URL of any OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1."""
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: Positive = 20.0
+    connect_s: Positive = 3.0
+    first_token_s: Positive = 10.0
+    """`openai`: from asking to the first token, all attempts and the wait for a place included."""
+    between_tokens_s: Positive = 5.0
+    timeout_s: Positive = 60.0
+    """`openai`: the whole reply."""
+    in_flight: int = Field(16, ge=1)
+    """`openai`: replies that one process has the server write at once."""
+    waiting: int = Field(16, ge=0)
+    """`openai`: replies that may wait for a place; more fail at once."""
+    adapters: Literal["none", "names", "vllm", "paths", "llama.cpp"] = "none"
+    """`openai`: how the registry's policies are asked for. `names`: the policy's id as `model`,
+    which the server must list; `vllm`: likewise, and one that it does not list is loaded by
+    /v1/load_lora_adapter from the registry's folder; `paths`: the folder's path as `model`
+    (`transformers serve`); `llama.cpp`: by `lora` among /lora-adapters; `none`: not at all."""
     temperature: float = Field(0.7, ge=0)
     top_p: Share = 0.9
     repetition_penalty: float = Field(1.1, ge=1)

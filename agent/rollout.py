@@ -22,7 +22,7 @@ from pathlib import Path
 from agent import policies
 from agent.config import Config
 from agent.engines.protocols import Responder
-from agent.errors import GeliError, PolicyError
+from agent.errors import EngineError, GeliError, PolicyError
 from agent.policies import State
 
 POLL_S = 2.0
@@ -89,8 +89,9 @@ class Rollout:
         from agent.engines.table import open_responder
         from agent.store_engine import data_dir
 
-        ours = config.responder.engine == "transformers" and config.responder.adapter is None
-        if not config.rollout.follow or not ours:
+        speaks = config.responder
+        learned = speaks.engine == "transformers" or speaks.adapters != "none"
+        if not config.rollout.follow or not learned or speaks.adapter is not None:
             return None
         return cls(
             policies.registry_of(data_dir()),
@@ -194,6 +195,8 @@ class Rollout:
         try:
             with _no_collection():
                 opened = self._open(policies.folder(self._registry, wanted))
+        except EngineError as error:  # a server that is down: it is asked again
+            self._go_on(error)
         except GeliError as error:
             self._refused.add(wanted)
             self._go_on(error)

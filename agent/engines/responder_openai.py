@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
 
 from agent.config import Config, ResponderEngine
+from agent.engines.model_server import Patience, Refused, server_at
 from agent.engines.protocols import Message
+from agent.engines.remote_adapters import Adapter, find_adapter
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError
 
-TRIES = 3
-"""Attempts before the first token; afterwards a failure ends the reply."""
-RETRY_AFTER_S = 0.3
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+WAYS_OUT = {
+    400: "is the history too long for it? see dialogue.history_tokens",
+    401: "is the key in the variable that responder.api_key_env names the right one?",
+    403: "is the key in the variable that responder.api_key_env names the right one?",
+    404: "does it serve the model, or the adapter, by this name?",
+}
 
 
 class OpenAIResponder:
@@ -31,8 +34,10 @@ class OpenAIResponder:
 
     Args:
         url: base URL, up to and with `/v1`.
-        model: the model (or adapter) name the server knows.
+        model: the model's name as the server knows it.
         api_key: bearer token, where the server wants one.
+        patience: how long it is waited for, and how many requests it is given.
+        adapter: the learned adapter that speaks, as the server knows it; None: the model alone.
     """
 
     remote = True
@@ -43,17 +48,17 @@ class OpenAIResponder:
         model: str,
         *,
         api_key: str | None = None,
-        timeout_s: float = 20.0,
+        patience: Patience | None = None,
         sampling: Sampling | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.id = "openai"
-        self.policy_id = model
-        self.model = model
+        self.policy_id = model if adapter is None or not adapter.id else f"{model}+{adapter.id}"
+        self.model = model if adapter is None else adapter.model
+        self.extra = {} if adapter is None else adapter.extra
         self.url = url.rstrip("/")
         self.sampling = sampling or Sampling()
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        timeout = httpx.Timeout(timeout_s, connect=min(5.0, timeout_s))
-        self.client = httpx.Client(headers=headers, timeout=timeout)
+        self.server = server_at(self.url, api_key, patience or Patience())
 
     def open(self, seed: int | None = None) -> OpenAIConversation:
         """A dialogue; the server keeps no state of it."""
@@ -78,7 +83,7 @@ class OpenAIConversation:
         """Stream the reply's text; stopping closes the connection, which ends the generation.
 
         Raises:
-            EngineError: the server is out of reach, refuses, or breaks off.
+            EngineError: the server is out of reach, refuses, is too slow, or breaks off.
         """
         how = self._r.sampling
         body = {
@@ -88,46 +93,36 @@ class OpenAIConversation:
             "temperature": how.temperature,
             "top_p": how.top_p,
             "max_tokens": how.max_new_tokens,
+            **self._r.extra,
         }
         if self._seed is not None:
             body["seed"] = self._seed
-        for attempt in range(1, TRIES + 1):
-            begun = False
-            try:
-                with self._r.client.stream(
-                    "POST", f"{self._r.url}/chat/completions", json=body
-                ) as response:
-                    if response.status_code != 200:
-                        raise _Refused(
-                            response.status_code, response.read().decode(errors="replace")
-                        )
-                    for piece in _pieces(response.iter_lines()):
-                        if should_stop():
-                            return
-                        begun = True
-                        yield piece
-                    return
-            except (httpx.HTTPError, _Refused) as error:
-                final = begun or attempt == TRIES or should_stop()
-                if isinstance(error, _Refused) and error.status not in TRANSIENT:
-                    final = True
-                if final:
-                    raise EngineError(
-                        f"the policy server {self._r.url} failed: {_line(error)}",
-                        "is it running, and does it serve this model?",
-                    ) from None
-                time.sleep(RETRY_AFTER_S * attempt)
+
+        async def ask(client: httpx.AsyncClient) -> AsyncIterator[str]:
+            async with client.stream(
+                "POST", f"{self._r.url}/chat/completions", json=body
+            ) as response:
+                if response.status_code != 200:
+                    text = (await response.aread()).decode(errors="replace")
+                    raise _refusal(response.status_code, text, response.headers)
+                async for piece in _pieces(response.aiter_lines()):
+                    yield piece
+
+        try:
+            yield from self._r.server.pieces(ask, should_stop)
+        except (httpx.HTTPError, Refused, TimeoutError) as error:
+            way_out = "is it running, and does it serve this model?"
+            if isinstance(error, Refused):
+                way_out = WAYS_OUT.get(error.status, way_out)
+            raise EngineError(
+                f"the policy server {self._r.url} failed: {_line(error)}", way_out
+            ) from None
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(", ".join([f"HTTP {status}", *_codes(text)]))
-        self.status = status
-
-
-class _NotAChunk(_Refused):
-    def __str__(self) -> str:
-        return "what it streams is not a completion chunk"
+def _refusal(status: int, text: str, headers: httpx.Headers | None = None) -> Refused:
+    after = (headers or {}).get("Retry-After", "")
+    seconds = float(after) if re.fullmatch(r"\d{1,6}", after) else None
+    return Refused(status, ", ".join([f"HTTP {status}", *_codes(text)]), seconds)
 
 
 def _codes(text: str) -> list[str]:
@@ -142,8 +137,8 @@ def _codes(text: str) -> list[str]:
     return [str(f) for f in found if f is not None and re.fullmatch(r"[\w.-]{1,40}", str(f))]
 
 
-def _pieces(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
+async def _pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for line in lines:
         if not line.startswith("data:"):
             continue
         data = line[5:].strip()
@@ -152,16 +147,18 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
         try:
             event: Any = json.loads(data)
             if "error" in event:
-                raise _Refused(200, json.dumps(event))
-            choices = event.get("choices") or [{}]
-            text = (choices[0].get("delta") or {}).get("content")
+                raise _refusal(200, json.dumps(event))
+            choice = (event.get("choices") or [{}])[0]
+            text = (choice.get("delta") or {}).get("content")
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise _NotAChunk(200, "") from None
+            raise Refused(200, "what it streams is not a completion chunk") from None
         if text:
             yield text
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it was too slow"
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
@@ -169,7 +166,9 @@ def open_openai(config: Config) -> OpenAIResponder:
     """The policy of `responder.engine = "openai"`.
 
     Raises:
-        ConfigError: no URL.
+        ConfigError: no URL, no model.
+        PolicyError: the server does not have the adapter.
+        EngineError: there is an adapter to ask for, and the server is out of reach.
     """
     settings = config.responder
     if not settings.url:
@@ -181,10 +180,20 @@ def open_openai(config: Config) -> OpenAIResponder:
         raise ConfigError(
             "responder.engine = 'openai' needs responder.model", "the name the server knows it by"
         )
+    api_key = os.environ.get(settings.api_key_env)
+    adapter = find_adapter(settings, api_key)
     return OpenAIResponder(
         settings.url,
         settings.model,
-        api_key=os.environ.get(settings.api_key_env),
-        timeout_s=settings.timeout_s,
+        api_key=api_key,
+        patience=Patience(
+            connect_s=settings.connect_s,
+            first_token_s=settings.first_token_s,
+            between_tokens_s=settings.between_tokens_s,
+            total_s=settings.timeout_s,
+            in_flight=settings.in_flight,
+            waiting=settings.waiting,
+        ),
         sampling=Sampling.of(settings),
+        adapter=adapter,
     )

@@ -11,14 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agent.config import Config
+from agent.engines.model_server import TRIES, Patience
 from agent.engines.protocols import Message
-from agent.engines.responder_openai import TRIES, OpenAIResponder, open_openai
+from agent.engines.responder_openai import OpenAIResponder, open_openai
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError
 
 pytestmark = pytest.mark.transport
 
 CHAT = [Message("system", "Be kind."), Message("user", "Hello.")]
+PATIENCE = Patience(first_token_s=5)
 
 
 class Server:
@@ -109,7 +111,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 
 def reply(server: Server, **more) -> Iterator[str]:
-    responder = OpenAIResponder(server.url, "tiny", timeout_s=5, **more)
+    responder = OpenAIResponder(server.url, "tiny", patience=PATIENCE, **more)
     return responder.open(seed=7).reply(CHAT, lambda: False)
 
 
