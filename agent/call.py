@@ -194,8 +194,11 @@ class Call:
         if playback is self._playback and playback.started:
             self._caption_agent(playback)
             if playback.ended:
+                failure = self._played.failure if self._played is not None else None
                 self._agent_ended(interrupted=False)
-                self._on(PlaybackEnded())
+                if failure is not None:
+                    self._say_failed("broke off", failure)
+                self._on(PlaybackEnded(broken=failure is not None))
         return block
 
     def set_muted(self, on: bool) -> None:
@@ -480,12 +483,15 @@ class Call:
 
     def _no_reply(self, reply: Reply) -> None:
         """The policy failed or wrote nothing that can be spoken."""
-        log_.warning("no reply: %s", reply.failure or "nothing speakable", extra=self._about)
-        if reply.failure:
-            self._notice("The language model did not answer; see the server's log.")
+        self._say_failed("no reply", reply.failure)
         self._reply = None
         self._released = None
         self._on(DraftFailed())
+
+    def _say_failed(self, what: str, failure: str | None) -> None:
+        log_.warning("%s: %s", what, failure or "nothing speakable", extra=self._about)
+        if failure:
+            self._notice("The language model did not answer; see the server's log.")
 
     def _latency(self, reply: Reply) -> Latency | None:
         if reply.kind != "reply":

@@ -224,8 +224,11 @@ class ResponderEngine(_Section):
     adapters: Literal["none", "names", "vllm", "paths", "llama.cpp"] = "none"
     """`openai`: how the registry's policies are asked for. `names`: the policy's id as `model`,
     which the server must list; `vllm`: likewise, and one that it does not list is loaded by
-    /v1/load_lora_adapter from the registry's folder; `paths`: the folder's path as `model`
-    (`transformers serve`); `llama.cpp`: by `lora` among /lora-adapters; `none`: not at all."""
+    /v1/load_lora_adapter from the registry's folder; `paths`: by `adapters_at`; `llama.cpp`: by
+    `lora` among /lora-adapters; `none`: not at all."""
+    adapters_at: str = "/srv/policies/{id}"
+    """`paths`: where the server finds a policy merged into its base (`transformers serve`, which
+    reads no LoRA adapters)."""
     temperature: float = Field(0.7, ge=0)
     top_p: Share = 0.9
     repetition_penalty: float = Field(1.1, ge=1)

@@ -52,6 +52,9 @@ class PlaybackStarted:
 class PlaybackEnded:
     """The last sample of an agent turn was handed to the transport."""
 
+    broken: bool = False
+    """The policy failed in the middle of it: more was to come."""
+
 
 @dataclass(slots=True, frozen=True)
 class DraftFailed:

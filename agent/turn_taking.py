@@ -172,8 +172,8 @@ class TurnTaker:
                 return self._maybe_draft(now) + self._maybe_take_turn(now)
             case PlaybackStarted():
                 return self._playback_started(now)
-            case PlaybackEnded():
-                return self._playback_ended(now)
+            case PlaybackEnded(broken):
+                return self._playback_ended(now, broken)
             case DraftFailed():
                 return [Say("apology")] if self.phase is Phase.THINKING else []
             case Detached():
@@ -368,12 +368,14 @@ class TurnTaker:
         self.phase = Phase.AGENT_SPEAKING
         return actions
 
-    def _playback_ended(self, now: float) -> list[Action]:
+    def _playback_ended(self, now: float, broken: bool) -> list[Action]:
         if self._leaving:
             self.phase = Phase.ENDED
             return [TimeOut()]
         if self.phase is Phase.AGENT_SPEAKING:
             self._enter_listening(now, keep_run=True)
+            if broken:  # else the user waits for the rest
+                return [Say("apology")]
         return []
 
     @property

@@ -72,7 +72,7 @@ class ScriptedConversation:
 
     def reply(self, messages: Sequence[Message], should_stop: Callable[[], bool]) -> Iterator[str]:
         self.responder.asked.append(list(messages))
-        if self.responder.error:
+        if self.responder.error and not self.responder.breaks:
             raise EngineError(self.responder.error)
         for piece in self.responder.answer(messages).split(" "):
             if should_stop():
@@ -80,6 +80,8 @@ class ScriptedConversation:
                 return
             time.sleep(self.responder.delay_s)
             yield piece + " "
+        if self.responder.error:
+            raise EngineError(self.responder.error)
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
@@ -90,6 +92,8 @@ class ScriptedResponder:
     answer: Callable[[Sequence[Message]], str] = lambda messages: "That sounds lovely. Tell me."
     delay_s: float = 0.0
     error: str = ""
+    breaks: bool = False
+    """The error comes after the answer, not instead of it."""
     id: str = "scripted-responder"
     policy_id: str = "scripted-policy"
     asked: list[list[Message]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -188,7 +189,15 @@ def _say_if_down(config: Config) -> None:
     if config.responder.engine != "openai" or url is None:
         return
     try:
-        httpx.get(f"{url.rstrip('/')}/models", timeout=3.0)
+        key = os.environ.get(config.responder.api_key_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        answer = httpx.get(f"{url.rstrip('/')}/models", headers=headers, timeout=3.0)
+        if answer.status_code in (401, 403):
+            click.echo(
+                f"geli: the policy at {url} refuses the key (HTTP {answer.status_code}); put the "
+                f"right one into {config.responder.api_key_env}; until then calls apologise",
+                err=True,
+            )
     except httpx.HTTPError as error:
         click.echo(
             f"geli: the policy at {url} does not answer ({type(error).__name__}); "

@@ -52,7 +52,7 @@ def find_adapter(settings: ResponderEngine, api_key: str | None) -> Adapter | No
         headers=headers, timeout=httpx.Timeout(LOAD_S, connect=settings.connect_s)
     ) as client:
         try:
-            return _find(client, settings.url.rstrip("/"), settings.model, kind, folder)
+            return _find(client, settings, settings.url.rstrip("/"), folder)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             why = type(error).__name__ if status is None else f"HTTP {status}"
@@ -62,8 +62,9 @@ def find_adapter(settings: ResponderEngine, api_key: str | None) -> Adapter | No
 
 
 def _find(
-    client: httpx.Client, url: str, model: str, kind: str, folder: Path | None
+    client: httpx.Client, settings: ResponderEngine, url: str, folder: Path | None
 ) -> Adapter | None:
+    model, kind = settings.model, settings.adapters
     if folder is not None:
         # The server's name for the base need not be ours, so only the files are held to account.
         policies.check_adapter(folder, policies.base_of(folder) or model)
@@ -73,7 +74,7 @@ def _find(
         return None
     name = folder.name
     if kind == "paths":
-        return _by_path(client, url, folder)
+        return _by_path(client, url, name, settings.adapters_at.replace("{id}", name))
     if name not in _listed(client, url):
         if kind != "vllm":
             raise _unknown(url, name, f"serve it by that name: --lora-modules {name}={folder}")
@@ -94,16 +95,15 @@ def _listed(client: httpx.Client, url: str) -> set[str]:
     return {str(model["id"]) for model in answer.json()["data"]}
 
 
-def _by_path(client: httpx.Client, url: str, folder: Path) -> Adapter:
-    """Such a server lists no paths: it is asked for one token, which loads the adapter too."""
-    path = str(folder.resolve())
+def _by_path(client: httpx.Client, url: str, name: str, path: str) -> Adapter:
+    """Such a server lists no paths: it is asked for one token, which loads the policy too."""
     body = {"model": path, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello."}]}
     answer = client.post(f"{url}/chat/completions", json=body)
     if answer.status_code != 200:
         raise _unknown(
-            url, f"{folder.name} (HTTP {answer.status_code})", f"it must be able to read {path}"
+            url, f"{name} (HTTP {answer.status_code})", f"it must be able to read {path}"
         )
-    return Adapter(folder.name, path)
+    return Adapter(name, path)
 
 
 def _among_loras(client: httpx.Client, url: str, model: str, folder: Path | None) -> Adapter:

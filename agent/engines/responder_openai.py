@@ -120,7 +120,7 @@ class OpenAIConversation:
 
 
 def _refusal(status: int, text: str, headers: httpx.Headers | None = None) -> Refused:
-    after = (headers or {}).get("Retry-After", "")
+    after = headers.get("Retry-After", "") if headers is not None else ""
     seconds = float(after) if re.fullmatch(r"\d{1,6}", after) else None
     return Refused(status, ", ".join([f"HTTP {status}", *_codes(text)]), seconds)
 
@@ -138,6 +138,7 @@ def _codes(text: str) -> list[str]:
 
 
 async def _pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    finished = False  # some servers give the last chunk a reason and say no [DONE]
     async for line in lines:
         if not line.startswith("data:"):
             continue
@@ -150,10 +151,13 @@ async def _pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
                 raise _refusal(200, json.dumps(event))
             choice = (event.get("choices") or [{}])[0]
             text = (choice.get("delta") or {}).get("content")
+            finished = finished or choice.get("finish_reason") is not None
         except (ValueError, AttributeError, KeyError, TypeError):
             raise Refused(200, "what it streams is not a completion chunk") from None
         if text:
             yield text
+    if not finished:
+        raise Refused(200, "it broke off")
 
 
 def _line(error: Exception) -> str:

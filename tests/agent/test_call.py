@@ -179,6 +179,21 @@ async def test_a_policy_that_is_down_is_an_apology_and_a_notice() -> None:
     await host.close()
 
 
+async def test_a_policy_that_breaks_off_is_heard_so_far_then_an_apology() -> None:
+    responder = scripted.ScriptedResponder(
+        answer=lambda m: "That sounds lovely. And then", error="gone", breaks=True
+    )
+    host = Host(config(), None, scripted.engines(responder=responder))
+    room = await Room(host).greeted()
+    await room.speak(1.0)
+    await room.until(lambda: len(room.session.turns) == 4)
+    session = await room.hang_up()
+    assert [t.kind for t in session.turns[2:]] == ["reply", "apology"]
+    assert session.turns[2].text.startswith("That sounds lovely.")
+    assert len([e for e in room.events if e["type"] == "notice"]) == 1
+    await host.close()
+
+
 async def test_a_policy_that_writes_nothing_speakable_is_never_an_empty_turn() -> None:
     responder = scripted.ScriptedResponder(answer=lambda m: "*smiles* **")
     host = Host(config(), None, scripted.engines(responder=responder))
