@@ -28,10 +28,12 @@ class Server:
 
     Args:
         bin: `programs()`.
+        durable: whether what is committed survives a power cut; costs time.
     """
 
-    def __init__(self, bin: Path) -> None:
+    def __init__(self, bin: Path, durable: bool = False) -> None:
         self._bin = bin
+        self._fsync = "on" if durable else "off"
         self._folder = Path(tempfile.mkdtemp(prefix="geli-postgres-"))
         # PostgreSQL refuses to be root's.
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -61,8 +63,8 @@ class Server:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, "-p", str(self.port),
-                 "-k", self._folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
-                 "-c", "max_connections=200"],
+                 "-k", self._folder, "-c", "listen_addresses=127.0.0.1",
+                 "-c", f"fsync={self._fsync}", "-c", "max_connections=200"],
                 stdout=log, stderr=log, user=self._user, group=self._user,
                 extra_groups=[] if self._user else None,
             )  # fmt: skip

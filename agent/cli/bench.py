@@ -164,6 +164,31 @@ def review(sessions: int, repeats: int, as_json: bool) -> None:
 
 
 @command.command()
+@click.option("--sessions", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--turns", type=click.IntRange(20), default=200, show_default=True)
+@click.option("--writers", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def store(sessions: int, turns: int, writers: int, as_json: bool) -> None:
+    """The store on SQLite and on PostgreSQL: how long a turn and a list take."""
+    found = _module("store").measure(sessions, turns, writers)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    both = {name: found[name] for name in ("sqlite", "postgresql")}
+    click.echo(f"{found['sessions']:,} sessions{'SQLite':>32}{'PostgreSQL':>14}")
+
+    def row(what: str, of: Any) -> None:
+        click.echo(f"{what:36}" + "".join(f"{of(one):14,.1f}" for one in both.values()))
+
+    for key, what in (("turn_ms", "a turn, alone"), ("turn_ms_among_writers", "a turn, of many")):
+        for share in ("p50", "p95"):
+            row(f"{what}, {share} ms", lambda one, key=key, share=share: one[key][share])
+    row(f"turns a second, {found['writers']} writers", lambda one: one["turns_a_second"])
+    for name in both["sqlite"]["queries_ms"]:
+        row(f"{name}, ms", lambda one, name=name: one["queries_ms"][name])
+
+
+@command.command()
 @click.option("--calls", default="1,2,4,8", show_default=True, help="calls at once, one run each")
 @click.option("--modes", default="media,perception,everything", show_default=True)
 @click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True)
