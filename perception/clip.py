@@ -1,14 +1,17 @@
-"""The same reading on a video file: real timestamps, every frame decoded in order, no seeking.
+"""The same reading on a video file: real timestamps, decoded in order, no seeking.
 
 Seeking by frame number gave wrong frames with OpenCV 5 (`CAP_PROP_POS_FRAMES`), so PyAV decodes
-from the start.
+from the start. Of the frames that nobody looks at, those that no other is predicted from are not
+decoded: the ones looked at come out the same to the bit. (Key frames alone would be cheaper still
+and wrong: an encoder makes one every few seconds, and a window of two seconds would be judged by
+one picture or none.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import numpy as np
 from perception.affect import AffectClassifier
 from perception.errors import PerceptionError
 from perception.faces import FaceDetector, Frame
-from perception.reading import FaceReader, Sampler
+from perception.reading import FaceReader, Sampler, check_rule
 from perception.settings import Settings
 from perception.windows import FrameReading, Window, WindowAggregator
 
@@ -66,6 +69,55 @@ def perceive_clip(
         PerceptionError: no such file, no video, damaged, or impossible timestamps; or the rule
             needs a valence that the classifier does not give.
     """
+    check_rule(settings, classifier)
+    with open_video(path) as (container, stream):
+        plan = _plan(container, stream, Sampler(settings.frames_hz))
+    try:
+        return _perceive(path, detector, classifier, settings, progress, plan)
+    except _Unplanned:  # the decoder left something out: look at what is there, as a call would
+        return _perceive(path, detector, classifier, settings, progress, None)
+
+
+class _Unplanned(Exception):
+    """The decoder gave other frames than the file promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a file holds by its packets, before anything is decoded."""
+
+    times_s: list[float]
+    """Of all frames in order, from 0."""
+    taken: frozenset[int]
+    """Timestamps of the frames that the sampler takes, in the stream's time base."""
+
+
+def _plan(container: Any, stream: Any, sampler: Sampler) -> _Plan | None:
+    """Which frames will be looked at; None where packets do not tell."""
+    stamps: list[int] = []
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the end
+            continue
+        if packet.pts is None or packet.is_discard or packet.is_corrupt:
+            return None
+        stamps.append(packet.pts)
+    stamps.sort()
+    if not stamps or stream.time_base is None or len(set(stamps)) < len(stamps):
+        return None
+    seconds = [float(stamp * stream.time_base) for stamp in stamps]
+    times_s = [max(0.0, t_s - seconds[0]) for t_s in seconds]
+    taken = (stamp for stamp, t_s in zip(stamps, times_s, strict=True) if sampler.take(t_s))
+    return _Plan(times_s, frozenset(taken))
+
+
+def _perceive(
+    path: Path,
+    detector: FaceDetector,
+    classifier: AffectClassifier,
+    settings: Settings,
+    progress: Callable[[float, float | None], None] | None,
+    plan: _Plan | None,
+) -> ClipResult:
     reader, sampler = FaceReader(detector, classifier, settings), Sampler(settings.frames_hz)
     aggregator = WindowAggregator.of(settings)
     windows: list[Window] = []
@@ -75,7 +127,8 @@ def perceive_clip(
         rate = float(stream.average_rate or 0) or 25.0
         total_s = None if container.duration is None else container.duration / 1e6
         told_s = total_s if stream.duration is None else float(stream.duration * stream.time_base)
-        for t_s, frame in _timed(container, stream, rate):
+        decoded = container.decode(stream) if plan is None else _needed(container, stream, plan)
+        for t_s, frame in _timed(decoded, rate):
             if t_s > end_s + MAX_GAP_S:
                 raise PerceptionError(
                     f"{path}: broken timestamps ({end_s:.1f} s, then {t_s:.1f} s)"
@@ -90,6 +143,8 @@ def perceive_clip(
             windows += aggregator.feed(FrameReading(t_s, affect))
             if progress is not None:
                 progress(end_s, total_s)
+    if plan is not None:
+        frames, end_s = len(plan.times_s), plan.times_s[-1] + 1.0 / rate
     if not frames:
         raise PerceptionError(f"{path}: holds no video frame")
     windows += aggregator.advance(end_s)
@@ -131,15 +186,35 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         raise PerceptionError(f"{path}: not a readable video: {reason}") from None
 
 
-def _timed(container: Any, stream: Any, rate: float) -> Iterator[tuple[float, Any]]:
+def _timed(frames: Iterable[Any], rate: float) -> Iterator[tuple[float, Any]]:
     """Frames in presentation order with seconds since the first; by count where a pts lacks."""
     first: float | None = None
-    for number, frame in enumerate(container.decode(stream)):
+    for number, frame in enumerate(frames):
         time_s = number / rate if frame.time is None else float(frame.time)
         if not math.isfinite(time_s):
             time_s = number / rate
         first = time_s if first is None else first
         yield max(0.0, time_s - first), frame
+
+
+def _needed(container: Any, stream: Any, plan: _Plan) -> Iterator[Any]:
+    """The frames that the plan takes, in order.
+
+    Raises:
+        _Unplanned: one of them did not come, or not in its place.
+    """
+    expected = iter(sorted(plan.taken))
+    for packet in container.demux(stream):
+        # Of the others, only those that no frame is predicted from are left out.
+        wanted = packet.size == 0 or packet.pts in plan.taken
+        stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
+        for frame in packet.decode():
+            if frame.pts in plan.taken:
+                if frame.pts != next(expected, None):
+                    raise _Unplanned
+                yield frame
+    if next(expected, None) is not None:
+        raise _Unplanned
 
 
 def _rgb(frame: Any) -> Frame:

@@ -302,3 +302,14 @@ def plan(settings: tuple[str, ...]) -> None:
             known = ", ".join(vars(inputs))
             raise GeliError(f"--set {setting!r} is no input", f"one of {known}") from None
     click.echo("\n".join(bench.lines(bench.plan(bench.Inputs(**given)))))
+
+
+@command.command()
+@click.option("--minutes", type=click.FloatRange(0.2), default=3.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def corpus(minutes: float, as_json: bool) -> None:
+    """CPU an hour of video and a thousand utterances; worked out for the whole of CANDOR."""
+    from agent.config import load
+
+    click.echo(f"encoding {minutes:g} minutes of video twice, reading each twice", err=True)
+    _print(_module("corpus").measure(load("cpu"), minutes), as_json)

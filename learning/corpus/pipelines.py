@@ -46,11 +46,9 @@ class Where:
     """What a job runs on."""
 
     workers: int
-    """Shards at once, a core each (and a GPU each, if `gpus`)."""
+    """Shards at once, a core each."""
     address: str | None = None
     """Of a Ray cluster; None starts Ray here for the time of the job."""
-    gpus: int = 0
-    """A worker."""
 
 
 @dataclass
@@ -170,7 +168,6 @@ def _outcomes(
             fn_constructor_args=(job, open_work),
             compute=pool,
             num_cpus=1,
-            num_gpus=where.gpus,
             max_restarts=-1,
             max_task_retries=TRIES,
         )

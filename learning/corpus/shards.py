@@ -197,7 +197,7 @@ class Job:
     """What is made where, and how."""
 
     kind: str
-    """`affect`, `embeddings` or `replies`."""
+    """What the job makes, e.g. `affect`."""
     settings: Mapping[str, Any]
     """All that the result depends on beside the inputs."""
     out: Place
