@@ -17,6 +17,7 @@ import logging
 import os
 import random
 import shutil
+import socket
 import tempfile
 import time
 import warnings
@@ -35,6 +36,9 @@ AHEAD = 2
 """Shards that a worker is given at a time: the one it is at and the next."""
 TRIES = 2
 """Times that a shard is begun again after its worker died."""
+
+KNOCK_S = 10.0
+"""How long a cluster's address may take to answer."""
 
 Progress = Callable[[float], None]
 Work = Callable[[Shard], tuple[Any, dict[str, Any]]]
@@ -206,6 +210,8 @@ def _ray(address: str | None, workers: int) -> Iterator[Any]:
         folder = stack.enter_context(_short_folder()) if address is None else None
         stack.callback(ray.shutdown)
         try:
+            if address is not None:
+                _knock(address)
             with chatter_dropped():
                 if address is None:
                     ray.init(
@@ -217,7 +223,7 @@ def _ray(address: str | None, workers: int) -> Iterator[Any]:
                     )
                 else:
                     ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (ray.exceptions.RayError, ValueError, RuntimeError, OSError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise DataError(
                 f"Ray cannot start: {line}", "check --address" * bool(address)
@@ -228,6 +234,17 @@ def _ray(address: str | None, workers: int) -> Iterator[Any]:
         context.print_on_execution_start = False
         context.max_errored_blocks = -1
         yield ray
+
+
+def _knock(address: str) -> None:
+    """Whether anybody is there: Ray itself would ask for minutes.
+
+    Raises:
+        OSError: nobody.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():  # not `auto`
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 @contextlib.contextmanager

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from perception.clip import perceive_clip
+from perception import clip
+from perception.clip import ClipResult, perceive_clip
 from perception.errors import PerceptionError
+from perception.faces import Face, Frame
 from perception.settings import Settings
 from tests.perception.doubles import ColourClassifier, ColourDetector
 
@@ -150,3 +154,94 @@ def test_valence_reaches_the_window(tmp_path: Path) -> None:
     )
     assert result.windows[0].valence == pytest.approx(0.8)
     assert result.windows[0].positive is True
+
+
+def compressed(path: Path, seconds: int = 4) -> Path:
+    """H.264 as x264 makes it: many frames that no other is predicted from. Redder each second."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"preset": "veryfast", "bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(30 * seconds):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            picture[..., 0] = 25 * (n // 30) + 10
+            picture[: n % 48, :20, 1] = 200
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, 30)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+class Keeping(ColourDetector):
+    """Keeps the pictures that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[bytes] = []
+
+    def detect(self, frame_rgb: Frame) -> list[Face]:
+        self.shown.append(frame_rgb.tobytes())
+        return super().detect(frame_rgb)
+
+
+def whole(path: Path, detector: Keeping) -> ClipResult:
+    """With every frame decoded."""
+    return clip._perceive(path, detector, ColourClassifier(), SETTINGS, None, None)
+
+
+def decoded_by(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many frames the decoder gives for a clip's reading."""
+    given = 0
+    needed = clip._needed
+
+    def counted(container: Any, stream: Any, plan: Any) -> Any:
+        class Counting:
+            def demux(self, stream: Any) -> Any:
+                for packet in container.demux(stream):
+                    yield Packet(packet)
+
+        class Packet:
+            def __init__(self, packet: Any) -> None:
+                self.size, self.pts, self._packet = packet.size, packet.pts, packet
+
+            def decode(self) -> Any:
+                nonlocal given
+                frames = self._packet.decode()
+                given += len(frames)
+                return frames
+
+        return needed(Counting(), stream, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip, "_needed", counted)
+        perceive_clip(path, ColourDetector(), ColourClassifier(), SETTINGS)
+    return given
+
+
+def test_frames_that_are_left_out_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compressed(tmp_path / "a.mp4")
+    every, needed = Keeping(), Keeping()
+    result = perceive_clip(path, needed, ColourClassifier(), SETTINGS)
+    assert result == whole(path, every)
+    assert needed.shown == every.shown and len(set(every.shown)) > 10
+    assert (result.frames, result.frames_analysed) == (120, 20)
+    assert 20 <= decoded_by(path, monkeypatch) < 100
+
+
+def test_a_file_that_promises_other_frames_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compressed(tmp_path / "a.mp4")
+    real = clip._plan
+
+    def promises_more(*args: Any) -> Any:
+        plan = real(*args)
+        assert plan is not None
+        return dataclasses.replace(plan, taken=plan.taken | {max(plan.taken) + 10**9})
+
+    monkeypatch.setattr(clip, "_plan", promises_more)
+    seen, every = Keeping(), Keeping()
+    assert perceive_clip(path, seen, ColourClassifier(), SETTINGS) == whole(path, every)
+    assert seen.shown[-len(every.shown) :] == every.shown
