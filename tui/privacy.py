@@ -27,7 +27,7 @@ from tui.words import counted, day_and_time
 NOTHING_DUE = """\
 Nothing is due for deletion.
 
-p   finds the sessions of one person by their token (the page shows it after a call)
+p   finds the sessions of one person by their token, which the page shows
 d   in tab 1 deletes single sessions
 """
 NOBODY = "No session is kept of this person.\n\nEsc goes back to what is due."

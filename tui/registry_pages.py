@@ -21,8 +21,8 @@ from tui.words import day_and_time, plain
 EMPTY = """\
 No reward and no policy was learned yet: the base model speaks.
 
-Hold calls and rate them, then begin a round:     tab 3, then n
-One step at a time:                               geli learn reward,  geli learn policy
+Hold calls and rate them, then begin a round:  tab 3, then n
+One step at a time:  geli learn reward,  geli learn policy
 """
 
 

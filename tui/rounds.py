@@ -25,8 +25,8 @@ COMMAND = ("learn", "round", "--promote", "ask")
 EMPTY = """\
 No round yet.
 
-A round learns a reward from the rated sessions and a policy from the reward, holds both
-against gates, and makes the policy the candidate; nothing speaks before you promote it.
+A round learns a reward from the rated sessions and a policy from the reward, holds both \
+against gates, and makes the policy the candidate; nothing speaks before you promote it. \
 It needs {least} rated sessions that were given to learning.
 
 n     says what a round would do, then begins one
