@@ -56,12 +56,13 @@ def fake(patch: pytest.MonkeyPatch, data: Path) -> None:
 
 @pytest.fixture
 def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Review:
-    """A candidate, one whose gate failed, one that stopped; newest first they are three, two, one."""
+    """A candidate, one whose gate failed, one that stopped; the list begins with the last."""
     app = review(tmp_path, [])
     policy = Entries(app.registry, tmp_path / "scratch", monkeypatch).add()
-    gates = {"reward_gates": [PASSED.model_dump()], "reward": "r-1"}
-    made(tmp_path, 9, ended="candidate", policy=policy.id, policy_gates=[PASSED.model_dump()], **gates)
-    made(tmp_path, 10, ended="win_rate", policy_gates=[PASSED.model_dump(), FAILED.model_dump()], **gates)
+    passed, failed = PASSED.model_dump(), FAILED.model_dump()
+    gates = {"reward_gates": [passed], "reward": "r-1"}
+    made(tmp_path, 9, ended="candidate", policy=policy.id, policy_gates=[passed], **gates)
+    made(tmp_path, 10, ended="win_rate", policy_gates=[passed, failed], **gates)
     made(tmp_path, 11, reward="r-1")
     return app
 
