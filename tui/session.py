@@ -85,7 +85,6 @@ A, u below the strip: the agent and the user speak; the turn at the cursor is in
         """Read the session."""
         self.query_one(OptionList).focus()
         self.reload()
-        self.set_timer(READS_ON_S, self._read_on)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -114,6 +113,8 @@ A, u below the strip: the agent and the user speak; the turn at the cursor is in
         where = self._beside.index(session.id) + 1 if session.id in self._beside else 0
         self.tell(f"{where} of {len(self._beside)}  {session.id}" if where else session.id)
         self._draw()
+        if fresh:  # from now on: the store may have taken its time
+            self.set_timer(READS_ON_S, self._read_on)
 
     def _draw(self) -> None:
         session, turn = self._session, self._turn
@@ -260,7 +261,6 @@ A, u below the strip: the agent and the user speak; the turn at the cursor is in
             self._rewards = {}
             self.query_one("#status", Static).update("")
             self.reload()
-            self.set_timer(READS_ON_S, self._read_on)
 
     def action_back(self) -> None:
         """Back to the list."""

@@ -57,6 +57,7 @@ async def test_any_worker_tells_of_all(tmp_path: Path) -> None:
                 for _ in range(8):
                     found = await settled("geli_calls_ended_total{how=hung_up}", 2)
                     assert found["geli_calls_started_total"] == 2
+                await until(lambda: len(receiver.named("call")) == 2, 30)  # spans leave in batches
                 os.kill(group.pid_of(holder(first)), signal.SIGKILL)
                 await until(lambda: "died by signal 9" in group.output)
                 await until(lambda: group.output.count(" serves") == 3, 30)
