@@ -18,6 +18,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -200,6 +201,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._running: dict[subprocess.Popen[bytes], str] = {}
+        self._lock = threading.Lock()  # none is started and not known yet when `end` looks
 
     def json(self, arguments: Sequence[str], name: str = "") -> Any:
         """Run `geli` with these arguments and read the JSON it prints. Blocks.
@@ -213,13 +215,14 @@ class Commands:
             Cancelled: it was ended.
         """
         try:
-            process = subprocess.Popen(
-                [*GELI, *arguments],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
+            with self._lock:
+                process = subprocess.Popen(
+                    [*GELI, *arguments],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                )  # fmt: skip
+                self._running[process] = name
         except OSError as error:
             raise JobError(f"geli cannot be started: {error.strerror or error}") from None
-        self._running[process] = name
         try:
             out, err = process.communicate()
         finally:
@@ -238,6 +241,8 @@ class Commands:
 
     def end(self, name: str | None = None) -> None:
         """Stop what still runs, or only what has that name."""
-        for process, its in list(self._running.items()):
+        with self._lock:
+            running = list(self._running.items())
+        for process, its in running:
             if name in (None, its):
                 process.terminate()
