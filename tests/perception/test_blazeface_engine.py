@@ -36,7 +36,7 @@ def ours(model: Path) -> Iterator[BlazeFaceDetector]:
 
 def frames(clip: Path, every: int) -> list[Frame]:
     with open_video(clip) as (container, stream):
-        timed = _timed(container, stream, 25.0)
+        timed = _timed(container.decode(stream), 25.0)
         return [_rgb(frame) for number, (_, frame) in enumerate(timed) if number % every == 0]
 
 
