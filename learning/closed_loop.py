@@ -184,10 +184,10 @@ def _hold(
     adapter: Path | None,
     name: str,
 ) -> None:
-    from learning.policy.writing import Writer
+    from learning.policy.writing import open_writer
     from learning.simulation import hold_calls
 
-    writer = Writer.open(config, adapter)
+    writer = open_writer(config, adapter)
     base = config.policy.base or config.responder.model
     policy_id = base if adapter is None else f"{base}+{name}"
     for start in range(0, len(people), 4 * config.policy.batch):

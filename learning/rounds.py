@@ -348,7 +348,7 @@ def measure(
     """
     from learning.compare import measures, probes
     from learning.policy.prompts import histories
-    from learning.policy.writing import Writer
+    from learning.policy.writing import open_writer
 
     asked = histories(held, config.policy.seed, config.gates.histories)
     if not asked:
@@ -356,7 +356,7 @@ def measure(
     out: dict[str, float] = {}
     scores = {}
     for name, adapter in (("", candidate), ("current_", current)):
-        writer = Writer.open(config, adapter)
+        writer = open_writer(config, adapter)
         replies = writer.write(asked, config.policy.seed)
         scores[name] = reward.score(asked, replies)
         out |= {

@@ -178,9 +178,9 @@ def _run(
 
 def _opener(config: Config, adapter: Path | None) -> Any:
     def opened() -> Any:
-        from learning.policy.writing import Writer
+        from learning.policy.writing import open_writer
 
-        return Writer.open(config, adapter)
+        return open_writer(config, adapter)
 
     return opened
 

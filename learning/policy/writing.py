@@ -1,6 +1,6 @@
 """Replies of a policy to many histories at once, for whoever compares, gates or simulates.
 
-    writer = Writer.open(config, adapter)      # None: the base
+    writer = open_writer(config, adapter)      # None: the base
     replies = writer.write(histories, seed=0)
 
 Sampling is the live call's (`[responder]`: temperature, top_p, repetition penalty), the prompt is
@@ -28,8 +28,18 @@ BATCH = 24
 """Replies that are written together."""
 
 
+def open_writer(config: Config, adapter: Path | None = None) -> Writer:
+    """The policy of `[policy]`, else of `[responder]`, with an adapter on it or none.
+
+    Raises:
+        TrainingError: the adapter is damaged or was made for another base.
+        WeightsError: the base is not here.
+    """
+    return Writer.open(config, adapter)
+
+
 class Writer:
-    """A policy that writes. Use `Writer.open`.
+    """A policy that writes. Use `open_writer`.
 
     Args:
         model: the base, with an adapter on it or none that does anything.

@@ -67,7 +67,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Writer, "opened", [])
     # The module itself would load torch.
-    monkeypatch.setitem(sys.modules, "learning.policy.writing", SimpleNamespace(Writer=Writer))
+    monkeypatch.setitem(sys.modules, "learning.policy.writing", SimpleNamespace(open_writer=Writer.open))
     monkeypatch.setattr(output, "picture", lambda _, file: file.write_bytes(b"drawn"))
     monkeypatch.setattr(learning.reward, "load", lambda *_: Letters())
     for name, files in {"rwd": ["reward.json"], "mine": list(ADAPTER)}.items():
