@@ -67,7 +67,8 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Writer, "opened", [])
     # The module itself would load torch.
-    monkeypatch.setitem(sys.modules, "learning.policy.writing", SimpleNamespace(open_writer=Writer.open))
+    scripted = SimpleNamespace(open_writer=Writer.open)
+    monkeypatch.setitem(sys.modules, "learning.policy.writing", scripted)
     monkeypatch.setattr(output, "picture", lambda _, file: file.write_bytes(b"drawn"))
     monkeypatch.setattr(learning.reward, "load", lambda *_: Letters())
     for name, files in {"rwd": ["reward.json"], "mine": list(ADAPTER)}.items():
