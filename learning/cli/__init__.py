@@ -19,7 +19,7 @@ COMMANDS = {
     "policy": "adapt the policy to a reward by LoRA and reinforcement learning",
     "compare": "policies side by side on held-out histories (the paper's Table 2)",
     "round": "from rated sessions to the next policy: reward, gates, policy, gates, candidate",
-    "policies": "list, show, promote and roll back policies",
+    "policies": "list, show, promote, roll back and export policies",
     "report": "what people's ratings say of the live policies",
     "simulate": "the closed loop with simulated users, before and after",
     "corpus": "jobs over a whole corpus, in shards: the facial affect of its videos",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """List, show, promote, roll back and verify policies (and rewards)."""
+    """List, show, promote, roll back, verify and export policies (and rewards)."""
 
 
 @command.command("list")
@@ -144,6 +145,45 @@ def verify(entry_id: str) -> None:
 
     manifest = Registry.open().verify(entry_id)
     click.echo(f"{manifest.id}: {len(manifest.files)} files, as they were registered")
+
+
+@command.command()
+@click.argument("policy_id", metavar="ID")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--as", "form", type=click.Choice(["merged", "gguf"]), required=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="of merged weights; less than float32 can round away what was learned",
+)
+@configured
+def export(config: Config, policy_id: str, folder: Path, form: str, precision: str) -> None:
+    """Write a policy for another program's server, into FOLDER under its ID.
+
+    \b
+    --as merged   FOLDER/ID, base and adapter as one model (responder.adapters = "paths")
+    --as gguf     FOLDER/ID.gguf, for llama-server --lora (responder.adapters = "llama.cpp")
+    """
+    from agent import weights
+    from learning.errors import RegistryError
+    from learning.registry import Registry
+
+    registry = Registry.open()
+    manifest = registry.verify(policy_id)
+    if manifest.kind != "policy":
+        raise RegistryError(f"{manifest.id} is a reward", "name a policy (p-…)")
+    from learning.policy import export as to
+
+    adapter, base = registry.path(manifest.id), weights.ensure(manifest.base, config.models)
+    if form == "gguf":
+        out = folder / f"{manifest.id}.gguf"
+        to.write_gguf(adapter, base, out)
+    else:
+        out = folder / manifest.id
+        to.merge(adapter, base, out, precision)
+    click.echo(str(out))
 
 
 def _ratings(config: Config) -> dict[str, tuple[int, float | None]]:

@@ -139,7 +139,7 @@ def open_model(
 
     if parent is not None:
         check_files(parent)
-    network = _base(folder, settings, device)
+    network = open_base(folder, settings, device)
     torch.manual_seed(settings.seed)  # LoRA's A begins at random, B at zero
     if parent is None:
         try:
@@ -165,7 +165,12 @@ def open_model(
     return PolicyModel(network, device)
 
 
-def _base(folder: Path, settings: Policy, device: torch.device) -> Any:
+def open_base(folder: Path, settings: Policy, device: torch.device) -> Any:
+    """The base alone, as transformers has it.
+
+    Raises:
+        TrainingError: see `open_model`.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
