@@ -6,10 +6,13 @@ section 9.2), one `chat.completion.chunk` each, ended by `data: [DONE]`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -21,6 +24,8 @@ from agent.engines.remote_adapters import Adapter, find_adapter
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError
 
+DONE_S = 0.5
+"""How long a finished reply waits for `[DONE]`, which lets the connection be used again."""
 WAYS_OUT = {
     400: "is the history too long for it? see dialogue.history_tokens",
     401: "is the key in the variable that responder.api_key_env names the right one?",
@@ -121,8 +126,19 @@ class OpenAIConversation:
 
 def _refusal(status: int, text: str, headers: httpx.Headers | None = None) -> Refused:
     after = headers.get("Retry-After", "") if headers is not None else ""
-    seconds = float(after) if re.fullmatch(r"\d{1,6}", after) else None
-    return Refused(status, ", ".join([f"HTTP {status}", *_codes(text)]), seconds)
+    return Refused(status, ", ".join([f"HTTP {status}", *_codes(text)]), _seconds(after))
+
+
+def _seconds(after: str) -> float | None:
+    """`Retry-After`, seconds or a date (RFC 9110, 10.2.3); None: neither."""
+    if re.fullmatch(r"\d{1,6}", after):
+        return float(after)
+    try:
+        date = parsedate_to_datetime(after)
+    except ValueError:
+        return None
+    left = date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)
+    return max(0.0, left.total_seconds())
 
 
 def _codes(text: str) -> list[str]:
@@ -139,7 +155,16 @@ def _codes(text: str) -> list[str]:
 
 async def _pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
     finished = False  # some servers give the last chunk a reason and say no [DONE]
-    async for line in lines:
+    while True:
+        try:
+            async with asyncio.timeout(DONE_S if finished else None):
+                line = await anext(lines, None)
+        except (TimeoutError, httpx.HTTPError):
+            if finished:
+                return
+            raise
+        if line is None:
+            break
         if not line.startswith("data:"):
             continue
         data = line[5:].strip()
@@ -150,7 +175,9 @@ async def _pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
             if "error" in event:
                 raise _refusal(200, json.dumps(event))
             choice = (event.get("choices") or [{}])[0]
-            text = (choice.get("delta") or {}).get("content")
+            text = (choice.get("delta") or {}).get("content") or ""
+            if not isinstance(text, str):
+                raise TypeError
             finished = finished or choice.get("finish_reason") is not None
         except (ValueError, AttributeError, KeyError, TypeError):
             raise Refused(200, "what it streams is not a completion chunk") from None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -16,6 +15,16 @@ from agent.engines.protocols import Message
 from agent.engines.responder_openai import OpenAIResponder, open_openai
 from agent.engines.sampling import Sampling
 from agent.errors import ConfigError, EngineError
+from tests.agent.engines.sse_server import (
+    Server,
+    begin,
+    chunk,
+    endless,
+    send,
+    serving,
+    status,
+    stream,
+)
 
 pytestmark = pytest.mark.transport
 
@@ -23,91 +32,10 @@ CHAT = [Message("system", "Be kind."), Message("user", "Hello.")]
 PATIENCE = Patience(first_token_s=5)
 
 
-class Server:
-    """Plays one script for each request: a function that writes the response."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict]] = []
-        self.scripts: list[Callable[[BaseHTTPRequestHandler], None]] = []
-        self.broken = threading.Event()
-        """Set when a write met a closed connection."""
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append((self.path, dict(self.headers), body))
-                script = outer.scripts.pop(0) if len(outer.scripts) > 1 else outer.scripts[0]
-                try:
-                    script(self)
-                except (BrokenPipeError, ConnectionResetError):
-                    outer.broken.set()
-                self.close_connection = True
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.close()
-
-
-def begin(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/event-stream")
-    handler.end_headers()
-
-
-def send(handler: BaseHTTPRequestHandler, text: str) -> None:
-    handler.wfile.write(text.encode())
-    handler.wfile.flush()
-
-
-def chunk(text: str) -> str:
-    choice = {"index": 0, "delta": {"content": text}}
-    return f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
-
-
-def stream(*pieces: str, end: str = "data: [DONE]\n\n") -> Callable[[BaseHTTPRequestHandler], None]:
-    def script(handler: BaseHTTPRequestHandler) -> None:
-        begin(handler)
-        send(handler, ": a comment\n\n")
-        send(handler, 'data: {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}\n\n')
-        for piece in pieces:
-            send(handler, chunk(piece))
-        send(handler, end)
-
-    return script
-
-
-def status(code: int, body: str = '{"error": "no"}') -> Callable[[BaseHTTPRequestHandler], None]:
-    def script(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(code)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        send(handler, body)
-
-    return script
-
-
-def endless(handler: BaseHTTPRequestHandler) -> None:
-    begin(handler)
-    for _ in range(100_000):
-        send(handler, chunk("more "))
-        time.sleep(0.001)
+    with serving() as one:
+        yield one
 
 
 def reply(server: Server, **more) -> Iterator[str]:
