@@ -48,6 +48,8 @@ class Round:
     sessions: list[str] = field(default_factory=list)
     reward: str | None = None
     reward_gates: list[dict[str, Any]] = field(default_factory=list)
+    updates: int | None = None
+    """Of the policy, as last begun or gone on with; None: not begun, or of an older version."""
     policy: str | None = None
     policy_gates: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -239,6 +241,8 @@ def _policy(
     from learning.policy.train import train
     from learning.reward import load
 
+    this.updates = config.policy.updates
+    this.save()
     reward = load(this.reward or "", config)
     folder = this.folder / "policy"
     outcome = train(

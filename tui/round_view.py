@@ -69,13 +69,12 @@ def _day(at: str) -> str:
 # --- one round ----------------------------------------------------------------------------------
 
 
-def page(one: Seen, log: Sequence[str], updates: int, promoted: str | None, width: int) -> Text:
+def page(one: Seen, log: Sequence[str], promoted: str | None, width: int) -> Text:
     """One round in full.
 
     Args:
         one: the round.
         log: what its job printed.
-        updates: `policy.updates` of the configuration.
         promoted: the policy that speaks.
         width: cells of a line.
     """
@@ -88,7 +87,7 @@ def page(one: Seen, log: Sequence[str], updates: int, promoted: str | None, widt
     out.append(f"{ending(one, promoted)}\n")
     out.append_text(_how_it_runs(one))
     out.append("\n")
-    out.append_text(steps(one, updates, promoted))
+    out.append_text(steps(one, promoted))
     if this.reward_gates:
         out.append("\nReward ", "bold").append(f"{this.reward or NONE}\n")
         out.append_text(gates_table(_gates(this.reward_gates)))
@@ -132,7 +131,7 @@ def strange(one: Seen) -> str:
     return f"! its files changed {one.strange_s or 0:.0f} s ago: does it run in another terminal?"
 
 
-def steps(one: Seen, updates: int, promoted: str | None) -> Text:
+def steps(one: Seen, promoted: str | None) -> Text:
     """The steps of a round, how far each is, and what came of it."""
     this = one.round
     assert this is not None
@@ -153,8 +152,10 @@ def steps(one: Seen, updates: int, promoted: str | None) -> Text:
     if this.reward_gates:
         row("gates", _passed(this.reward_gates), False, _in_short(this.reward_gates))
     measuring = at == "policy" and one.trained
-    whole = max(updates if this.policy is None else one.updates, one.updates)
-    told = f"{charts.progress(one.updates, whole)} {one.updates} of {whole} updates"
+    told = counted(one.updates, "update")
+    if this.updates is not None:
+        whole = max(this.updates, one.updates)
+        told = f"{charts.progress(one.updates, whole)} {one.updates} of {whole} updates"
     begun = this.policy is not None or at == "policy"
     row("policy", one.trained and begun, at == "policy" and not measuring, told if begun else "")
     told = _in_short(this.policy_gates) if this.policy_gates else "measuring" if measuring else ""

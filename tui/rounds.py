@@ -172,8 +172,7 @@ class RoundsTab(Panes):
             self._list.replace_option_prompt_at_index(i, text)
         if one is not None:
             self._log = self.jobs.tail(one.job) if one.job is not None else ()
-            updates = self.review.config.policy.updates
-            text = round_view.page(one, self._log, updates, self._promoted, self.width)
+            text = round_view.page(one, self._log, self._promoted, self.width)
             self.write(one.id, text)
         parts = [counted(len(rounds.seen), "round")]
         if self._asking:

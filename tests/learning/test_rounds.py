@@ -118,6 +118,7 @@ def test_a_killed_round_goes_on_and_does_not_repeat_what_is_done(config: Config)
         rounds.run(begun(), config, kill)
     left = rounds.unfinished(rounds.rounds_folder())
     assert left is not None and left.reward is not None and left.policy is None
+    assert left.updates == config.policy.updates  # the review tells how far it is
     steps: list[str] = []
     this = rounds.run(left, config, lambda step, *_: steps.append(step))
     assert this.ended == "candidate" and "reward" not in steps

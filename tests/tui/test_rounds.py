@@ -102,6 +102,27 @@ async def test_each_says_how_it_ended_by_a_sign_and_a_word(
         assert "round 20261123T100000" in text and "win_rate" in text and "FAILED" in text
 
 
+async def test_progress_is_of_the_rounds_own_number_of_updates(tmp_path: Path) -> None:
+    """The review may know another configuration: of an hour ago, or of another terminal."""
+    app = review(tmp_path, [])
+    own = app.config.policy.updates + 2
+    one = made(tmp_path, 9, reward="r-1", updates=own)
+    made(tmp_path, 8, reward="r-1")  # written before rounds told it
+    (one.folder / "policy").mkdir()
+    curves = one.folder / "policy" / "curves.jsonl"
+    curves.write_text("".join(json.dumps({"update": n}) + "\n" for n in (1, 2, 3)))
+    async with driven(app) as pilot:
+        await opened(pilot, app)
+        assert f" 3 of {own} updates" in asked(app)
+        one.updates, more = own - 3, "".join(json.dumps({"update": n}) + "\n" for n in (4, 5))
+        one.save()  # gone on with, under another configuration
+        curves.write_text(curves.read_text() + more)
+        await press(pilot, "1", "3")
+        assert f" 5 of {own - 3} updates" in asked(app)
+        await press(pilot, "down")
+        assert "policy     0 updates" in asked(app)
+
+
 async def test_a_round_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "rounds" / "20261123T080000"
     folder.mkdir(parents=True)
