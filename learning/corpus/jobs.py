@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from learning.corpus.shards import Entry, Job, Place, Shard, Unreadable
+from learning.corpus.places import Entry, Place, told
+from learning.corpus.shards import Job, Shard, Unreadable
 from learning.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ def videos(source: str) -> tuple[Place, list[Entry]]:
     kind, _, rest = source.partition(":")
     candor = kind == "candor" and bool(rest)
     place = Place(rest if candor else source)
-    try:
+    with told(place):
         found = [e for e in place.entries(deep=True) if e.name.lower().endswith(VIDEOS)]
-    except OSError as error:
-        raise DataError(f"{place}: cannot be listed: {error}"[:300]) from None
     if candor:
         found = [entry for entry in found if participant_of(entry.name)]
     if not found:

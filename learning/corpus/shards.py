@@ -13,21 +13,16 @@ taken for one of these; and two runs at once write the same bytes under the same
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
-import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from learning.corpus.places import Entry, Place, told
 from learning.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -39,143 +34,6 @@ READERS = 16
 
 class Unreadable(Exception):
     """An input that cannot be read, today or tomorrow: it is listed and left out."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of a `Place`."""
-
-    name: str
-    """Relative, with `/`."""
-    size: int
-    changed_ns: int
-    """Nanoseconds since 1970; 0 where the storage does not say."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder: a path, or a URL that pyarrow or fsspec reads (`s3://`, `gs://`, `memory://` …).
-
-    Every method raises `OSError` where the storage fails.
-    """
-
-    url: str
-
-    @cached_property
-    def _opened(self) -> tuple[Any, str]:
-        """pyarrow's filesystem, and the folder in it."""
-        from pyarrow import fs
-
-        if "://" not in self.url:
-            return fs.LocalFileSystem(), str(Path(self.url).expanduser().absolute())
-        try:
-            system, root = fs.FileSystem.from_uri(self.url)
-        except (ValueError, NotImplementedError):  # pyarrow does not know the scheme
-            import fsspec
-
-            try:
-                found, root = fsspec.core.url_to_fs(self.url)
-            except (ValueError, ImportError, OSError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                raise DataError(f"{self}: cannot be used: {line}") from None
-            system = fs.PyFileSystem(fs.FSSpecHandler(found))
-        except OSError as error:
-            raise DataError(f"{self}: cannot be used: {_line(error)}") from None
-        return system, root.rstrip("/")
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"url": self.url}  # each process opens its own
-
-    def __str__(self) -> str:
-        """The URL without a key or a query: what messages may show."""
-        if "://" not in self.url:
-            return self.url
-        parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-    @property
-    def local(self) -> Path | None:
-        """The folder where it is one of this machine."""
-        from pyarrow import fs
-
-        system, root = self._opened
-        return Path(root) if isinstance(system, fs.LocalFileSystem) else None
-
-    def child(self, name: str) -> Place:
-        """A folder in it."""
-        head, mark, query = self.url.partition("?")
-        return Place(f"{head.rstrip('/')}/{name}{mark}{query}")
-
-    def entries(self, deep: bool = False) -> list[Entry]:
-        """Files by name, hidden ones left out; none where there is no such folder."""
-        from pyarrow import fs
-
-        system, root = self._opened
-        selector = fs.FileSelector(root, allow_not_found=True, recursive=deep)
-        found = []
-        for info in system.get_file_info(selector):
-            name = info.path[len(root) :].lstrip("/")
-            hidden = any(part.startswith(".") for part in name.split("/"))
-            if info.type == fs.FileType.File and not hidden:
-                found.append(Entry(name, info.size, info.mtime_ns or 0))
-        return sorted(found, key=lambda entry: entry.name)
-
-    def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        from pyarrow import fs
-
-        system, root = self._opened
-        return bool(system.get_file_info(f"{root}/{name}").type == fs.FileType.File)
-
-    def open(self, name: str) -> Any:
-        """A binary file that can be sought in."""
-        system, root = self._opened
-        return system.open_input_file(f"{root}/{name}")
-
-    def read(self, name: str) -> bytes:
-        """A whole file."""
-        with self.open(name) as file:
-            return bytes(file.read())
-
-    def write(self, name: str, content: bytes) -> None:
-        """A file that appears whole or not at all, in place of one of that name."""
-        system, root = self._opened
-        folder = self.local
-        if folder is None:  # object storage shows an object when all of it is there
-            with system.open_output_stream(f"{root}/{name}") as stream:
-                stream.write(content)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{name}.{uuid.uuid4().hex[:12]}"
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(folder / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
-
-    def drop(self, name: str) -> None:
-        """Delete a file; it may be gone already."""
-        system, root = self._opened
-        with contextlib.suppress(FileNotFoundError):
-            system.delete_file(f"{root}/{name}")
-
-    @contextlib.contextmanager
-    def near(self, name: str) -> Iterator[Path]:
-        """A file as one of this machine: itself, or a copy that goes with the block."""
-        if (folder := self.local) is not None:
-            yield folder / name
-            return
-        with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as copy:
-            with self.open(name) as file:
-                while piece := file.read(1 << 22):
-                    copy.write(piece)
-            copy.flush()
-            yield Path(copy.name)
 
 
 @dataclass(frozen=True)
@@ -217,7 +75,7 @@ class Job:
         Raises:
             DataError: it holds another job or other settings, or cannot be written.
         """
-        with _told(self.out):
+        with told(self.out):
             known = manifest_of(self.out)
             if known is None:
                 known = Manifest(self.kind, self.digest, json.loads(json.dumps(self.settings)))
@@ -233,7 +91,7 @@ class Job:
 
     def state(self) -> tuple[set[str], dict[str, str]]:
         """Stems of the finished shards, and of inputs that cannot be read with the reason."""
-        with _told(self.out):
+        with told(self.out):
             names = [entry.name for entry in self.out.entries()]
             bad = [name for name in names if name.endswith(".bad.json")]
             return (
@@ -279,13 +137,13 @@ class Job:
             shards: all of the job, done or not.
             known: the manifest before; a shard that it tells of is not opened again.
         """
-        with _told(self.out):
+        with told(self.out):
             done, bad = self.state()
             wanted = {self.stem(shard): shard for shard in shards}
-            told = {row["shard"]: row for row in known.shards}
-            new = [stem for stem in wanted if stem in done and stem not in told]
+            described = {row["shard"]: row for row in known.shards}
+            new = [stem for stem in wanted if stem in done and stem not in described]
             with ThreadPoolExecutor(READERS) as pool:
-                told |= dict(zip(new, pool.map(self._row, new), strict=True))
+                described |= dict(zip(new, pool.map(self._row, new), strict=True))
             inputs = {stem.partition(".")[0] for stem in wanted}
             for stem in done | set(bad):
                 if stem not in wanted and stem.partition(".")[0] in inputs:
@@ -294,7 +152,7 @@ class Job:
                 self.kind,
                 self.digest,
                 known.settings,
-                [told[stem] for stem in wanted if stem in done],
+                [described[stem] for stem in wanted if stem in done],
                 [
                     {"input": wanted[s].input, "reason": bad[s]}
                     for s in wanted
@@ -353,7 +211,7 @@ def tables(out: Place, kind: str) -> tuple[Manifest, Iterator[tuple[dict[str, An
     Raises:
         DataError: no job of that kind there, a damaged shard, or the storage fails.
     """
-    with _told(out):
+    with told(out):
         manifest = manifest_of(out)
         entries = out.entries()
     if manifest is None or manifest.kind != kind:
@@ -371,7 +229,7 @@ def _read(out: Place, manifest: Manifest, names: Iterable[str]) -> Iterator[tupl
 
     for name in names:
         try:
-            with _told(out):
+            with told(out):
                 table = parquet.read_table(pyarrow.BufferReader(out.read(name)))
             about = json.loads(table.schema.metadata[FOOTER])
         except (pyarrow.ArrowInvalid, KeyError, ValueError, TypeError):
@@ -414,17 +272,3 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     )
-
-
-@contextlib.contextmanager
-def _told(place: Place) -> Iterator[None]:
-    """A storage that fails is one line."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{place}: {_line(error)}", "check the place and who may use it") from None
-
-
-def _line(error: OSError) -> str:
-    said = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-    return said[:200]

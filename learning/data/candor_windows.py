@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from agent.labels import label_turn
 from agent.records import AffectWindow, Turn
 from learning.corpus.jobs import participant_of
-from learning.corpus.shards import MANIFEST, Place, tables
+from learning.corpus.places import Place
+from learning.corpus.shards import MANIFEST, tables
 from learning.dialogue import Li
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from agent.affect import ListenerModels, record_of, settings_of
 from agent.config import Config
 from agent.labels import label_turn
 from agent.records import AffectWindow, Turn
-from learning.corpus.shards import Place, tables
+from learning.corpus.places import Place
+from learning.corpus.shards import tables
 from learning.data import candor_synthetic, load
 from learning.data.candor_files import conversation
 from perception.clip import perceive_clip

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from learning.corpus.pipelines import Where, run
-from learning.corpus.shards import Job, Place, Shard, Unreadable, tables
+from learning.corpus.places import Place
+from learning.corpus.shards import Job, Shard, Unreadable, tables
 from learning.errors import DataError
 
 pytestmark = pytest.mark.engine
