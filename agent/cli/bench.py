@@ -265,11 +265,39 @@ def capacity(calls: str, seconds: float, settings: tuple[str, ...]) -> None:
     click.echo(f"kept in {capacities.keep(config, costs)}")
 
 
-def _counts(text: str) -> list[int]:
+def _counts(text: str, option: str = "--calls") -> list[int]:
     counts = text.split(",")
     if not all(count.isdecimal() and int(count) for count in counts):
-        raise GeliError(f"--calls {text!r} is no list of numbers", "e.g. --calls 1,4")
+        raise GeliError(f"{option} {text!r} is no list of numbers", f"e.g. {option} 1,4")
     return [int(count) for count in counts]
+
+
+@command.command()
+@click.option("--url", help="a server that runs, up to and with /v1; else one is started")
+@click.option("--model", help="the name it knows the model by")
+@click.option("--at-once", default="1,4,8", show_default=True, help="replies at once")
+@click.option("--dialogues", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--tokens", type=click.IntRange(8), default=50, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="of both")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def replies(
+    url: str | None,
+    model: str | None,
+    at_once: str,
+    dialogues: int,
+    tokens: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time to a reply's first token and to its end, from a server and in process."""
+    if url is not None and model is None:
+        raise GeliError("--url needs --model", "the name the server knows the model by")
+    bench = _module("replies")
+    counts = _counts(at_once, "--at-once")
+    found = bench.measure(
+        counts, dialogues, tokens, url, model, settings, lambda line: click.echo(line, err=True)
+    )
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(bench.table(found)))
 
 
 @command.command()

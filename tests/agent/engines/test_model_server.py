@@ -201,11 +201,13 @@ def test_too_long_between_tokens() -> None:
 
 def test_too_long_in_all() -> None:
     """Each token in time, but no end of them."""
+    begun = time.monotonic()
     with serving(endless) as server:
         pieces = reply(server.url, Patience(first_token_s=20, total_s=0.5))
         assert next(pieces) == "more "
         with pytest.raises(EngineError, match="too slow"):
             list(pieces)
+        assert time.monotonic() - begun < 30, "it ended by itself"
         assert len(server.requests) == 1
         assert server.broken.wait(20), "the server writes on"
 
