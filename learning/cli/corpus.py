@@ -27,6 +27,9 @@ def command() -> None:
 
     A killed job goes on where it was: finished shards are never done again, and several runs may
     share one OUT. OUT is a folder or a URL (s3://, gs://, …).
+
+    S3 takes its keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and options from the URL:
+    s3://bucket/a?region=NAME, or for another server ?endpoint_override=HOST:PORT&scheme=http.
     """
 
 
