@@ -101,6 +101,63 @@ async def test_two_workers_of_one_machine(two: Group) -> None:
     assert "Traceback" not in two.output
 
 
+async def test_one_that_said_it_was_full_is_asked_before_it_says_otherwise(tmp_path: Path) -> None:
+    """Its call has just ended; who reads the store would turn the caller away for up to a beat."""
+    words = ("--set", f'server.cluster_key="{KEY}"', "--set", "limits.concurrent_calls=1")
+    here, there = groups = [
+        Group(f"sqlite:///{tmp_path}/s.sqlite3", *words, data=tmp_path) for _ in range(2)
+    ]
+    try:
+        for group in groups:
+            await group.start(1)
+        async with (
+            over(f"http://127.0.0.1:{here.port}") as site,
+            over(f"http://127.0.0.1:{there.port}") as other,
+        ):
+            await site.call()
+            for _ in range(TRIES):
+                full = await other.call_when_free()
+                assert holder(full) == _owner(there)
+                await until(lambda: all(worker.room == 0 for worker in here.workers()), 15)
+                assert (await site.page().post_offer()).status_code == 503
+                said = _last_word(there)
+                await full.request("POST", "/hangup")
+                await until(lambda page=full: page.of("ended"))
+                await full.close()
+                if await _taken(site, there, said):
+                    return
+            pytest.fail("turned away until the next heartbeat")
+    finally:
+        for group in groups:
+            await group.end()
+
+
+TRIES = 3
+"""A heartbeat may fall just between the end of a call and the next offer."""
+
+
+async def _taken(site: Balanced, by: Group, said: tuple[object, ...]) -> bool:
+    """Whether a call that is offered here is taken by that worker before it has said more."""
+    while _last_word(by) == said:
+        page = site.page()
+        answer = await page.post_offer()
+        if answer.status_code == 200:
+            page.id, page.secret = answer.json()["session_id"], answer.json()["secret"]
+            assert holder(page) == _owner(by)
+            in_time = _last_word(by) == said
+            await page.request("POST", "/hangup")
+            return in_time
+        await page.close()
+        await asyncio.sleep(0.1)
+    return False
+
+
+def _last_word(group: Group) -> tuple[object, ...]:
+    with Store.open(group.store) as store, store.reading() as connection:
+        query = "SELECT heartbeat_at, live FROM workers WHERE id = ?"
+        return tuple(connection.exec_driver_sql(query, (_owner(group),)).one())
+
+
 async def test_a_worker_that_cannot_begin_is_one_line(tmp_path: Path) -> None:
     """What a single server would say, said once, and no restart over and over."""
     words = (
