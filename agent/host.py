@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from agent import __version__
+from agent import __version__, collector
 from agent.affect import Listener, ListenerModels
 from agent.call import Call, OnEvent
 from agent.config import Config
@@ -56,6 +56,7 @@ class Host:
 
     def load(self) -> None:
         """Load and warm the engines, in this thread."""
+        built = self._engines is None
         if self._engines is None:
             learned = self._rollout.first() if self._rollout is not None else None
             # The base model is built with the rest, a learned policy was loaded before it.
@@ -67,6 +68,8 @@ class Host:
             self._ready = True
         if self._rollout is not None:
             self._rollout.begin(self._engines.responder, self._speak_with)
+        if built:
+            collector.spare_loaded()
 
     def _speak_with(self, responder: Responder) -> None:
         self._engines = dataclasses.replace(self.engines, responder=responder)

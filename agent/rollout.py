@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooSlow
 from pathlib import Path
 
-from agent import policies
+from agent import collector, policies
 from agent.config import Config
 from agent.engines.protocols import Responder
 from agent.errors import EngineError, GeliError, PolicyError
@@ -193,7 +192,7 @@ class Rollout:
 
     def _load(self, wanted: str | None) -> None:
         try:
-            with _no_collection():
+            with collector.paused():
                 opened = self._open(policies.folder(self._registry, wanted))
         except EngineError as error:  # a server that is down: it is asked again
             self._go_on(error)
@@ -229,19 +228,6 @@ class Rollout:
             self._said = str(error)
             goes_on = self._speaking.policy_id if self._speaking else "the base model"
             log_.warning("%s; %s speaks", error, goes_on)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """The many new objects of a model set the collector of cycles off, whose full pass stops every
-    thread for 0.2 to 0.3 s: a gap in what callers hear."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _give_back_memory() -> None:

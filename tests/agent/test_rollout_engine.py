@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent import weights
+from agent import collector, weights
 from agent.config import load
 from agent.errors import PolicyError
 from agent.host import Host
@@ -79,6 +79,7 @@ async def test_the_next_call_speaks_with_the_promoted_adapter(
     engines = scripted.engines(responder=base)  # type: ignore[arg-type]
     host = Host(CONFIG, None, engines, rollout=rollout(strict=False))
     await host.start()
+    collector.spare_loaded()  # what is spared is let go by counting references, or never
     first, second, third = (Session(consent=Consent.KEEP) for _ in range(3))
     before = host.new_call(first, lambda event: None, seed=1)
     registry.promote(promoted, "test")

@@ -174,6 +174,10 @@ async def _serve(mode: str, calls: int, settings: list[str]) -> None:
         table.warm_up(engines)
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/s.db") as store:
         async with serving(config, store, engines) as rig:
+            with contextlib.suppress(ImportError):  # as `Host.load`, where the tree has it
+                from agent import collector
+
+                collector.spare_loaded()
             print(rig.url, flush=True)
             # Not on the loop's own executor, which encodes.
             over = asyncio.Event()
