@@ -59,7 +59,7 @@ def affect(config: Config, source: str, out: str, where: Where, as_json: bool) -
 
     SOURCE is a folder or a URL; candor:DIR takes each participant's own video of that corpus.
     """
-    from learning.corpus.jobs import affect_job
+    from learning.corpus.affect import affect_job
 
     job, shards, work = affect_job(source, out, config)
     _show(job, _run(job, shards, work, where), "windows", as_json)

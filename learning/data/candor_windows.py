@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.labels import label_turn
 from agent.records import AffectWindow, Turn
-from learning.corpus.jobs import participant_of
+from learning.corpus.affect import participant_of
 from learning.corpus.places import Place
 from learning.corpus.shards import MANIFEST, tables
 from learning.dialogue import Li

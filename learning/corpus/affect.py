@@ -1,4 +1,4 @@
-"""What each corpus job does: its shards, its settings, and the work on one shard."""
+"""Affect windows over video: one shard a video, read as `geli perceive` reads it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 SHORT_S, SHORT_SHARE = 2.0, 0.02
 """A video that ends earlier than its file says by more than both was cut: its end is not calm but
 missing."""
-
-
-# --- affect windows over video -----------------------------------------------------------------
 
 
 def affect_job(source: str, out: str, config: Config) -> tuple[Job, list[Shard], ReadFaces]:
