@@ -1,4 +1,4 @@
-"""Which policies are compared, on which histories, and what they answer."""
+"""Which policies are compared, and on which histories."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
-from learning.compare import probes
-from learning.compare.files import write_text
-from learning.compare.table import Answers
-from learning.dialogue import Dataset, Dialogue, Scorer, Utterance
+from learning.dialogue import Dataset, Dialogue, Utterance
 from learning.errors import DataError, RegistryError
 from learning.registry import ADAPTER, BASE, Registry
 from learning.splits import split
-
-if TYPE_CHECKING:
-    from agent.config import Config
 
 HUMAN = "human"
 """The policy whose replies are what was really said next in the data (Table 2's first row)."""
@@ -53,14 +46,6 @@ class Sample:
         """SHA-256 (16 hex digits) of who said what."""
         said = [[(turn.speaker, turn.text) for turn in history] for history in self.histories]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
-
-
-class Writes(probes.Writes, Protocol):
-    """What a policy does here: `learning.policy.writing.Writer`."""
-
-    def kl(self, histories: Sequence[Sequence[Utterance]], replies: Sequence[str]) -> list[float]:
-        """Nats to the base, one a reply."""
-        ...
 
 
 # --- which policies ----------------------------------------------------------------------------
@@ -144,6 +129,27 @@ def held_out(data: Dataset, recorded: Path | None, seed: int) -> tuple[list[Dial
     return held, how
 
 
+def drawn(
+    data: Dataset, reward: str, registry: Registry, seed: int, limit: int
+) -> tuple[Sample, str]:
+    """The histories that a comparison asks, and in words how they are known to be held out.
+
+    Args:
+        data: where they are drawn from.
+        reward: what will score the replies, an id or a folder.
+        registry: where ids are looked up.
+        seed: of what is drawn.
+        limit: at most this many.
+
+    Raises: as `held_out` and `sample`; RegistryError: no such reward.
+    """
+    folder = Path(reward).expanduser()
+    if not (folder / "reward.json").is_file():
+        folder = registry.path(reward)
+    held, how = held_out(data, folder / "split.json", seed)
+    return sample(held, seed, limit), how
+
+
 def sample(dialogues: Sequence[Dialogue], seed: int, limit: int) -> Sample:
     """The histories that `learning.policy.prompts.histories` draws, with where they come from.
 
@@ -167,67 +173,3 @@ def sample(dialogues: Sequence[Dialogue], seed: int, limit: int) -> Sample:
     random.Random(seed).shuffle(found)
     histories, groups, spoken = zip(*found[:limit], strict=True)
     return Sample(histories, groups, spoken)
-
-
-# --- what they answer --------------------------------------------------------------------------
-
-
-def answer(
-    policy: Policy,
-    asked: Sample,
-    scorer: Scorer,
-    config: Config,
-    folder: Path,
-    seed: int,
-    open_writer: Callable[[], Writes],
-) -> Answers:
-    """A policy's replies, their reward and their distance; written once and kept in `folder`.
-
-    Args:
-        policy: who answers.
-        asked: what.
-        scorer: the reward.
-        config: what shapes the replies: `[policy]`, `[responder]` and `[dialogue]`.
-        folder: of `replies-NAME.json`; a file of the same run is read, not written again.
-        seed: of the writing.
-        open_writer: makes the policy's writer; not called for kept replies or for `human`.
-    """
-    if policy.id == HUMAN:
-        replies = list(asked.spoken)
-        return Answers(policy.name, replies, scorer.score(asked.histories, replies))
-    file = folder / f"replies-{policy.name}.json"
-    key = _key(policy, asked, config, seed)
-    kept = _kept(file, key)
-    if kept is None:
-        writer = open_writer()
-        replies = writer.write(asked.histories, seed)
-        kept = {
-            "key": key,
-            "replies": replies,
-            "kl": writer.kl(asked.histories, replies),
-            "safety": probes.safety(writer, seed),
-        }
-        write_text(file, json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
-    scores = scorer.score(asked.histories, kept["replies"])
-    return Answers(policy.name, kept["replies"], scores, kept["kl"], kept["safety"])
-
-
-def _key(policy: Policy, asked: Sample, config: Config, seed: int) -> str:
-    """Digest of all that the replies depend on."""
-    sha = hashlib.sha256()
-    sections = (config.policy, config.responder, config.dialogue)
-    settings = [section.model_dump(mode="json") for section in sections]
-    prompts = [prompt.text for prompt in probes.PROMPTS]
-    sha.update(json.dumps([asked.digest, seed, settings, prompts]).encode())
-    for name in ADAPTER if policy.adapter else ():
-        assert policy.adapter is not None
-        sha.update(hashlib.sha256((policy.adapter / name).read_bytes()).digest())
-    return sha.hexdigest()
-
-
-def _kept(file: Path, key: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and content.get("key") == key else None

@@ -118,6 +118,15 @@ class Template:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
+def recent(history: History, tokens: int) -> tuple[Utterance, ...]:
+    """The last turns, as many as a prompt of so many tokens can hold: a word is one at least."""
+    start, words = len(history), 0
+    while start and words <= tokens:
+        start -= 1
+        words += len(history[start].text.split())
+    return tuple(history[start:])
+
+
 def tokenizer_of(folder: Path) -> Any:
     """The tokenizer of a model's folder, with a padding token that ends nothing.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import config
-from learning.compare import replies
+from learning.compare import answering, replies
 from learning.compare.probes import PROMPTS
 from learning.compare.replies import Policy, Sample
 from learning.dialogue import Dataset, Dialogue, Utterance
@@ -175,7 +175,7 @@ ASKED: Sample = replies.sample(DIALOGUES, 0, 5)
 
 def say(policy: Policy, writer: Scripted, folder: Path, seed: int = 7, **change: object) -> object:
     settings = config.load("cpu", tuple(f"{k}={v}" for k, v in change.items()))
-    return replies.answer(policy, ASKED, writer, settings, folder, seed, lambda: writer)
+    return answering.answer(policy, ASKED, writer, settings, folder, seed, lambda: writer)
 
 
 def test_replies_are_written_once_and_kept(tmp_path: Path) -> None:
@@ -201,6 +201,24 @@ def test_whatever_changes_the_replies_writes_them_anew(tmp_path: Path) -> None:
     assert len(writer.wrote) == 8
 
 
+def test_a_large_sample_is_answered_in_pieces_of_their_own_chance(tmp_path: Path) -> None:
+    many = replies.sample([dialogue(f"m{i}", 6) for i in range(50)], 0, 2 * answering.PIECE + 5)
+    cut = answering.pieces(many, config.load("cpu"), 7)
+    assert [len(p.histories) for p in cut] == [answering.PIECE, answering.PIECE, 5]
+    assert [p.start for p in cut] == [0, answering.PIECE, 2 * answering.PIECE]
+    assert cut[0].seed == 7 and len({p.seed for p in cut}) == 3
+    others = [p.seed for p in answering.pieces(many, config.load("cpu"), 8)]
+    assert not {p.seed for p in cut} & set(others)
+    writer = Scripted()
+    found = answering.answer(
+        Policy("base", None, "base"), many, writer, config.load("cpu"), tmp_path, 7,
+        lambda: writer,
+    )  # fmt: skip
+    assert writer.wrote == [7, 7, cut[1].seed, cut[2].seed]
+    assert found.replies == [f"So {history[-1].text}?" for history in many.histories]
+    assert found.safety is not None and len(found.safety) == len(PROMPTS)
+
+
 def test_a_cut_file_is_written_anew(tmp_path: Path) -> None:
     writer = Scripted()
     base = Policy("base", None, "base")
@@ -213,7 +231,7 @@ def test_a_cut_file_is_written_anew(tmp_path: Path) -> None:
 
 def test_what_people_said_has_a_score_and_no_distance(tmp_path: Path) -> None:
     writer = Scripted()
-    found = replies.answer(
+    found = answering.answer(
         Policy("human", None, "human"), ASKED, writer, config.load("cpu"), tmp_path, 0,
         lambda: writer,
     )  # fmt: skip

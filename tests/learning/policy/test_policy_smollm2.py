@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from agent.history import History
 from agent.records import Turn
 from learning.dialogue import Dialogue, Utterance
 from learning.policy import curves
-from learning.policy.prompts import Template, tokenizer_of
+from learning.policy.prompts import Template, recent, tokenizer_of
 from learning.policy.train import train
 from learning.policy.writing import Writer
 from tests.learning.policy.small import CountsWord, plain
@@ -68,6 +69,17 @@ def test_the_adapter_is_trained_on_what_it_will_read_in_a_call(place: Path) -> N
 def test_one_endless_word_still_fits(place: Path) -> None:
     template = Template(tokenizer_of(place), "Be kind.", 60)
     assert len(template.prompt([Utterance("listener", "x7" * 2000)])) <= 60
+
+
+def test_recent_turns_make_the_prompt_of_the_whole_history(place: Path) -> None:
+    tokenizer, prompt = tokenizer_of(place), configs.load("cpu").dialogue.system_prompt
+    long = [replace(t, text=f"{t.text} {i}, nicht wahr? 🎉") for i in range(12) for t in HISTORY]
+    for budget in (96, 144):
+        template = Template(tokenizer, prompt, budget)
+        for end in range(2, len(long) + 1, 5):
+            history = long[:end]
+            assert template.prompt(recent(history, budget)) == template.prompt(history)
+    assert len(recent(long, 144)) < 20
 
 
 def test_an_update_of_the_real_model_and_replies_with_what_it_made(tmp_path: Path) -> None:

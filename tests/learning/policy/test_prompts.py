@@ -11,7 +11,7 @@ from agent.history import History
 from agent.records import Turn
 from learning.dialogue import Dialogue, Utterance
 from learning.errors import TrainingError
-from learning.policy.prompts import Template, answered, histories, tokenizer_of
+from learning.policy.prompts import Template, answered, histories, recent, tokenizer_of
 from tests.learning.policy.small import dialogues, llama
 
 pytestmark = pytest.mark.unit
@@ -98,6 +98,18 @@ def test_a_last_turn_too_long_alone_keeps_its_end(place: Path) -> None:
     assert len(fitted) == 1
     assert history[-1].text.endswith(fitted[0].text)
     assert 25 < len(template.prompt(history)) <= 40
+
+
+@pytest.mark.parametrize("budget", [40, 60, 61, 90, 10_000])
+def test_recent_turns_make_the_prompt_of_the_whole_history(place: Path, budget: int) -> None:
+    template = Template(tokenizer_of(place), "be kind", budget)
+    texts = [f"{w} {'lovely ' * (i % 9)}" * (i % 4) for i, w in enumerate("abcdefgh" * 12)]
+    for end in range(1, len(texts)):
+        history = said(*texts[:end], first="listener" if end % 2 else "agent")
+        kept = recent(history, budget)
+        assert list(kept) == history[-len(kept) :]
+        assert template.prompt(kept) == template.prompt(history)
+        assert sum(len(turn.text.split()) for turn in kept[1:]) <= budget
 
 
 def test_no_room_beside_the_system_prompt_is_said(place: Path) -> None:
