@@ -8,9 +8,11 @@ anew each time, so that nothing of a deleted session stays behind.
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ Vectors = NDArray[np.float32]
 TOKENS_A_BATCH = 4096
 MAX_TOKENS = 256
 """Of one utterance, for the frozen path."""
+CHUNK = 2000
+"""Texts that are read and kept together."""
 
 
 class Encoder:
@@ -59,6 +63,17 @@ class Encoder:
         self.device = device
         self.size = int(network.config.hidden_size)
         self.longest = int(getattr(network.config, "max_position_embeddings", 512))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of weights and vocabulary, 16 hex digits: what the name alone does not say."""
+        import torch
+
+        sha = hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
+        for name, weight in self.network.state_dict().items():
+            sha.update(name.encode())
+            sha.update(weight.cpu().flatten().contiguous().view(torch.uint8).numpy())
+        return sha.hexdigest()[:16]
 
     def tokens(self, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> Any:
         """Padded `input_ids` and `attention_mask` [texts, tokens], cut on the right."""
@@ -125,6 +140,37 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def key_of(text: str) -> bytes:
+    """What a text's vector is kept under."""
+    return hashlib.sha1(text.encode()).digest()
+
+
+def chunks(texts: Iterable[str]) -> list[list[str]]:
+    """Distinct texts, shortest first, as many at a time as are read and kept together.
+
+    How texts lie in batches moves their vectors by rounding: the same texts are cut in the same
+    way wherever they are read.
+    """
+    keyed = sorted((len(text), key_of(text), text) for text in set(texts))
+    found = [text for *_, text in keyed]
+    return [found[start : start + CHUNK] for start in range(0, len(found), CHUNK)]
+
+
+@contextmanager
+def opened_cache(cache: Path, name: str) -> Iterator[sqlite3.Connection]:
+    """The SQLite file of an encoder's vectors: `vectors(text, v)`, v in float16.
+
+    Args:
+        cache: folder of such files.
+        name: of the encoder.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(cache / f"{name}.sqlite3", timeout=60)) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+        file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, v BLOB)")
+        yield file
+
+
 def cached_embed(
     encoder: Encoder,
     texts: Sequence[str],
@@ -141,30 +187,27 @@ def cached_embed(
         on_progress: told how many distinct texts are done.
         processes: what shares the reading; the first one writes the file.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    distinct = {hashlib.sha1(text.encode()).digest(): text for text in texts}
+    keys = [key_of(text) for text in texts]
+    distinct = dict(zip(keys, texts, strict=True))
     known: dict[bytes, Vectors] = {}
-    with closing(sqlite3.connect(cache / f"{encoder.name}.sqlite3", timeout=60)) as file:
-        file.execute("PRAGMA journal_mode=WAL")
-        file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, v BLOB)")
+    with opened_cache(cache, encoder.name) as file:
         there = {key for (key,) in file.execute("SELECT text FROM vectors")}
-        new = sorted((k for k in distinct if k not in there), key=lambda k: (len(distinct[k]), k))
+        new = chunks(text for key, text in distinct.items() if key not in there)
         new = processes.same(new)  # what another run wrote meanwhile makes no difference
-        reading = set(new)
+        reading = {key_of(text) for chunk in new for text in chunk}
         for key, blob in file.execute("SELECT text, v FROM vectors"):
             if key in distinct and key not in reading:
                 known[key] = np.frombuffer(blob, np.float16).astype(np.float32)
-        for start in range(0, len(new), 2000):
-            keys = new[start : start + 2000]
-            texts_now = [distinct[k] for k in keys]
-            fresh = encoder.embed(texts_now, processes=processes).astype(np.float16)
+        for chunk in new:
+            fresh = encoder.embed(chunk, processes=processes).astype(np.float16)
+            rows = [(key_of(text), v) for text, v in zip(chunk, fresh, strict=True)]
             if processes.main:
                 with file:
                     file.executemany(
                         "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
-                        [(k, v.tobytes()) for k, v in zip(keys, fresh, strict=True)],
+                        [(key, v.tobytes()) for key, v in rows],
                     )
             # What is kept is what is used: the first run and the next see the same numbers.
-            known |= {k: v.astype(np.float32) for k, v in zip(keys, fresh, strict=True)}
+            known |= {key: v.astype(np.float32) for key, v in rows}
             on_progress(len(known))
-    return np.stack([known[hashlib.sha1(text.encode()).digest()] for text in texts])
+    return np.stack([known[key] for key in keys])

@@ -22,7 +22,7 @@ COMMANDS = {
     "policies": "list, show, promote, roll back and export policies",
     "report": "what people's ratings say of the live policies",
     "simulate": "the closed loop with simulated users, before and after",
-    "corpus": "jobs over a whole corpus, in shards: the facial affect of its videos",
+    "corpus": "jobs over a whole corpus, in shards: affect, embeddings, replies",
 }
 
 SHARED = ("reward", "policy")

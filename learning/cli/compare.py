@@ -32,6 +32,7 @@ PUBLIC = ("chitchat", "simulated", "store:simulated")
 @click.option("--reward", "reward_id", metavar="ID|FOLDER", help="what scores the replies")
 @click.option("--histories", "limit", type=click.IntRange(2), default=100, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn")
+@click.option("--replies", "taken", metavar="URL", help="of 'geli learn corpus replies'")
 @click.option("--judge", "judged", is_flag=True, help="ask the language model of [judge]")
 @click.option(
     "--allow-remote-judge", is_flag=True, help="send people's words to a judge elsewhere"
@@ -57,6 +58,7 @@ def command(
     reward_id: str | None,
     limit: int,
     seed: int,
+    taken: str | None,
     judged: bool,
     allow_remote_judge: bool,
     sheet_out: Path | None,
@@ -73,7 +75,7 @@ def command(
     if sheets or sheet_key:
         if not (sheets and sheet_key):
             raise click.UsageError("--sheet-in and --sheet-key belong together")
-        if policies or source or reward_id or judged or sheet_out:
+        if policies or source or reward_id or taken or judged or sheet_out:
             raise click.UsageError("--sheet-in only reads sheets: leave out the other options")
         folder = out or sheet_key.parent
         _show(_rated(sheets, sheet_key), folder, as_json)
@@ -84,8 +86,8 @@ def command(
         raise click.UsageError(f"{missing[0]} is missing")
     folder = out or Path(f"compare-{source.replace(':', '-').replace('/', '-')}")
     made = _run(
-        config, policies, source, reward_id, limit, seed, folder, sheet_out,
-        judged, allow_remote_judge,
+        config, policies, source, reward_id, limit, seed, folder, taken,
+        sheet_out, judged, allow_remote_judge,
     )  # fmt: skip
     _show(made, folder, as_json)
 
@@ -125,6 +127,7 @@ def _run(
     limit: int,
     seed: int,
     folder: Path,
+    taken: str | None,
     sheet_out: Path | None,
     judged: bool,
     allow_remote_judge: bool,
@@ -133,7 +136,7 @@ def _run(
 
     from agent.cli.progress import bar
     from learning import reward
-    from learning.compare import replies, sheet, table
+    from learning.compare import answering, replies, sheet, table
     from learning.data import load
     from learning.registry import Registry
 
@@ -143,14 +146,18 @@ def _run(
         _check_judge(config, source, len(chosen), allow_remote_judge)
     data = load(source, config)
     scorer = reward.load(reward_id, config)
-    held, how = replies.held_out(data, _split_of(reward_id, registry), seed)
-    asked = replies.sample(held, seed, limit)
+    asked, how = replies.drawn(data, reward_id, registry, seed, limit)
+    if taken is not None:
+        from learning.corpus.replies import take
+
+        for policy, parts in take(chosen, asked, taken, config, seed):
+            answering.keep(policy, asked, config, folder, seed, parts)
     answers = []
     console = Console(stderr=True)
     with bar(f"{len(chosen)} policies", len(chosen), console) as progress:
         for i, policy in enumerate(chosen):
             answers.append(
-                replies.answer(
+                answering.answer(
                     policy, asked, scorer, config, folder, seed, _opener(config, policy.adapter)
                 )
             )
@@ -183,14 +190,6 @@ def _opener(config: Config, adapter: Path | None) -> Any:
         return open_writer(config, adapter)
 
     return opened
-
-
-def _split_of(reward_id: str, registry: Any) -> Path:
-    """Where the reward's split is recorded."""
-    folder = Path(reward_id).expanduser()
-    if not (folder / "reward.json").is_file():
-        folder = registry.path(reward_id)
-    return folder / "split.json"
 
 
 def _about(

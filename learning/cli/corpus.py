@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,6 +67,81 @@ def affect(config: Config, source: str, out: str, where: Where, as_json: bool) -
     _show(job, _run(job, shards, work, where), "windows", as_json)
 
 
+@command.command()
+@click.argument("source")
+@click.argument("out")
+@running
+@configured
+def embeddings(config: Config, source: str, out: str, where: Where, as_json: bool) -> None:
+    """Vectors of every distinct utterance of SOURCE by the encoder of [reward].
+
+    Ends with taking them over to this machine's cache: 'geli learn table' and 'reward' then read
+    nothing anew. On another machine the same command takes over what is in OUT. SOURCE is
+    candor:DIR, chitchat or simulated:SEED.
+    """
+    from agent.weights import cache_dir
+    from learning.corpus.embeddings import embeddings_job, fill_cache
+
+    _kept(source)
+    job, shards, work = embeddings_job(source, out, config)
+    ran = _run(job, shards, work, _on(where, config.reward.device))
+    added = fill_cache(job.out, cache_dir(config.models) / "features")
+    _show(job, ran, "vectors", as_json, {"new_in_cache": added})
+
+
+@command.command()
+@click.argument("source")
+@click.argument("out")
+@click.option("--policies", metavar="LIST", required=True, help="as of 'geli learn compare'")
+@click.option("--reward", metavar="ID|FOLDER", required=True, help="what will score the replies")
+@click.option("--histories", "limit", type=click.IntRange(2), default=100, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn")
+@running
+@configured
+def replies(
+    config: Config,
+    source: str,
+    out: str,
+    policies: str,
+    reward: str,
+    limit: int,
+    seed: int,
+    where: Where,
+    as_json: bool,
+) -> None:
+    """What policies answer to held-out histories of SOURCE, for a comparison.
+
+    'geli learn compare --replies OUT' with the same options then writes none itself.
+    """
+    from learning.compare import replies as asking
+    from learning.corpus.replies import replies_job
+    from learning.data import load
+    from learning.registry import Registry
+
+    _kept(source)
+    registry = Registry.open()
+    chosen = asking.parse(policies, registry)
+    asked, _ = asking.drawn(load(source, config), reward, registry, seed, limit)
+    job, shards, work = replies_job(chosen, asked, out, config, seed)
+    _show(job, _run(job, shards, work, _on(where, config.policy.device)), "replies", as_json)
+
+
+def _kept(source: str) -> None:
+    """Refuse what may not be kept."""
+    from learning.errors import DataError
+
+    if source.partition(":")[0] == "store":
+        raise DataError(
+            f"{source}: corpus jobs keep what they make, and nothing of a deleted session may stay",
+            "'geli learn table', 'reward' and 'compare' read the store themselves",
+        )
+
+
+def _on(where: Where, device: str) -> Where:
+    """A GPU for each worker where the work is done on one."""
+    return where if device == "cpu" else replace(where, gpus=1)
+
+
 def _run(job: Job, shards: Sequence[Shard], work: Callable[[], Work], where: Where) -> Ran:
     from rich.console import Console
 
@@ -76,7 +153,9 @@ def _run(job: Job, shards: Sequence[Shard], work: Callable[[], Work], where: Whe
         return run(job, shards, work, where, progress)
 
 
-def _show(job: Job, ran: Ran, what: str, as_json: bool) -> None:
+def _show(
+    job: Job, ran: Ran, what: str, as_json: bool, more: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """The result; exit code 2 where another run is needed."""
     from learning.errors import DataError
 
@@ -88,7 +167,7 @@ def _show(job: Job, ran: Ran, what: str, as_json: bool) -> None:
             "job": job.kind, "out": str(job.out), "digest": job.digest, "shards": ran.shards,
             "kept": ran.kept, "made": ran.made, "rows": rows, "bad": manifest.bad,
             "failed": ran.failed, "complete": manifest.complete,
-            "seconds": round(ran.seconds, 1), "cpu_s": round(ran.cpu_s, 1),
+            "seconds": round(ran.seconds, 1), "cpu_s": round(ran.cpu_s, 1), **more,
         }  # fmt: skip
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -96,6 +175,7 @@ def _show(job: Job, ran: Ran, what: str, as_json: bool) -> None:
             f"{job.kind}: {ran.shards} shards, {ran.kept} kept, {ran.made} made, "
             f"{len(manifest.bad)} not readable; {rows} {what} in {job.out}; "
             f"{ran.seconds:.1f} s, {ran.cpu_s:.1f} s of CPU"
+            + "".join(f"; {n} {name.replace('_', ' ')}" for name, n in more.items())
         )
         for mark, listed in (("skipped", manifest.bad), ("failed", ran.failed)):
             for it in listed[:LISTED]:

@@ -53,6 +53,8 @@ class Where:
     """Shards at once, a core each."""
     address: str | None = None
     """Of a Ray cluster; None starts Ray here for the time of the job."""
+    gpus: int = 0
+    """That a worker has to itself."""
 
 
 @dataclass
@@ -100,8 +102,11 @@ def run(
     weight = sum(s.weight for s in shards) - sum(s.weight for s in left)
     on_progress(weight)
     if left:
-        # Two runs on one folder begin at different ends of it.
-        random.SystemRandom().shuffle(left)
+        # Two runs on one folder begin at different ends of it, group by group.
+        chance = random.SystemRandom()
+        chance.shuffle(left)
+        order = {shard.group: chance.random() for shard in left}
+        left.sort(key=lambda shard: order[shard.group])
         waiting = {job.stem(shard): shard for shard in left}
         for outcome in _outcomes(job, left, open_work, where):
             shard = waiting.pop(outcome["stem"])
@@ -164,6 +169,11 @@ def _outcomes(
     """Run the pipeline; outcomes as they come, in any order."""
     workers = min(where.workers, len(left))
     with _ray(where.address, workers) as ray:
+        if where.gpus and where.address is None:
+            gpus = int(ray.cluster_resources().get("GPU", 0))
+            if not gpus:
+                raise DataError("device = 'cuda': Ray finds no GPU here", "device = 'cpu'")
+            workers = min(workers, gpus // where.gpus)
         rows = [{"shard": json.dumps(asdict(shard))} for shard in left]
         pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=AHEAD)
         # One shard a block: what a killed worker loses is the shard it was at.
@@ -172,6 +182,7 @@ def _outcomes(
             fn_constructor_args=(job, open_work),
             compute=pool,
             num_cpus=1,
+            num_gpus=where.gpus,
             max_restarts=-1,
             max_task_retries=TRIES,
         )

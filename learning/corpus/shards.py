@@ -48,6 +48,8 @@ class Shard:
     """What its worker is given, as JSON can hold it."""
     weight: float = 1.0
     """Its share of the work, for the progress bar."""
+    group: str = ""
+    """What its worker loads for it: shards of one group are begun one after the other."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,15 @@ class Job:
             if known is None:
                 known = Manifest(self.kind, self.digest, json.loads(json.dumps(self.settings)))
                 self.out.write(MANIFEST, known.encoded())
+        self.check(known)
+        return known
+
+    def check(self, known: Manifest) -> None:
+        """Whether what lies in the folder is this job's.
+
+        Raises:
+            DataError: another job's, or made with other settings.
+        """
         if known.kind != self.kind:
             raise DataError(f"{self.out}: holds {known.kind}, not {self.kind}", "choose another")
         if known.digest != self.digest:
@@ -87,7 +98,6 @@ class Job:
                 f"{self.out}: made with other settings ({_changed(known.settings, self.settings)})",
                 "choose another folder, or the old settings",
             )
-        return known
 
     def state(self) -> tuple[set[str], dict[str, str]]:
         """Stems of the finished shards, and of inputs that cannot be read with the reason."""

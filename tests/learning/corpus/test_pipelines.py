@@ -73,6 +73,26 @@ def test_each_fault_is_listed_and_the_others_are_done(
     assert not list(Path("/tmp").glob(f"geli-ray-{os.getpid()}-*"))
 
 
+def test_shards_of_one_group_follow_each_other(tmp_path: Path) -> None:
+    """One worker would else load another policy for every shard."""
+    job = Job("groups", {}, Place(str(tmp_path)))
+    shards = [Shard(f"{g}{i}", "1", content=i, group=g) for i in range(4) for g in "abc"]
+    assert run(job, shards, Opened(), Where(1)).made == 12
+    written = sorted(tmp_path.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
+    names = {job.stem(shard): shard.group for shard in shards}
+    order = [names[file.stem] for file in written]
+    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) == 2
+
+
+def test_workers_on_gpus_that_are_not_there_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    job = Job("numbers", {}, Place(str(tmp_path)))
+    with pytest.raises(DataError, match="Ray finds no GPU here"):
+        run(job, [Shard("a", "1")], Opened(), Where(1, gpus=1))
+
+
 def test_workers_that_cannot_start_are_one_line(tmp_path: Path) -> None:
     job = Job("numbers", {}, Place(str(tmp_path)))
     with pytest.raises(DataError) as caught:
