@@ -129,6 +129,11 @@ class Policy(_Section):
     gradient_checkpointing: bool = False
     four_bit: bool = False
     """The frozen base in NF4 (bitsandbytes, CUDA only)."""
+    vllm_url: str | None = None
+    """Base URL of a vLLM server that writes the replies of training, gates and comparisons, e.g.
+    http://127.0.0.1:8000/v1; None: this process. It reads adapters from this machine's folders."""
+    vllm_model: str | None = None
+    """The base, as that server names it; None: the first that it serves."""
 
 
 class Gates(_Section):

@@ -29,6 +29,7 @@ from learning.processes import Processes
 
 if TYPE_CHECKING:
     from agent.learning_config import Policy
+    from learning.policy.vllm import Rollout
 
 PHASES = ("write", "score", "reference", "optimise")
 Asked = Sequence[tuple[Utterance, ...]]
@@ -71,6 +72,8 @@ class Rollouts:
     reward: Scorer
     settings: Policy
     processes: Processes
+    elsewhere: Rollout | None = None
+    """Who writes; None: this process and those beside it."""
 
     def gather(
         self, asked: Asked, seed: int, progress: Progress, clock: Clock
@@ -89,6 +92,10 @@ class Rollouts:
         settings = self.settings
         prompts = [self.template.prompt(history) for history in asked]
         with clock.timed("write"):
+            if self.elsewhere is not None:
+                if self.processes.main:
+                    self.elsewhere.publish(self.model, progress.update + 1)
+                self.elsewhere.name = self.processes.same(self.elsewhere.name)
             written = self._write(prompts, seed)
             texts = [self.template.text(ids) for ids in written.replies]
         with clock.timed("score"):
@@ -102,6 +109,7 @@ class Rollouts:
             # Steps of all who write and passes of micro-batches round differently (in bfloat16 by
             # up to half of a token's probability): the ratios of PPO and its KL would begin with
             # that as noise, and depend on how many processes write.
+            drawn = written.logprobs
             written.logprobs, written.values = self._read(prompts, written)
             with self.model.reference():
                 reference, _ = self._read(prompts, written)
@@ -120,22 +128,34 @@ class Rollouts:
         advantages, returns = gae(
             rewards, written.values, written.mask, settings.discount, settings.gae_lambda
         )
-        batch = Batch(prompts, written, reference, whiten(advantages, written.mask), returns)
-        line = self._line(asked, texts, batch, every, points, taken)
-        return batch, line | {"beta": progress.controller.beta}
+        advantages = whiten(advantages, written.mask)
+        more = {"beta": progress.controller.beta}
+        if self.elsewhere is not None:
+            from learning.policy.vllm import gap, weights
+
+            more["rollout_gap"] = gap(written.logprobs, drawn, written.mask)
+            advantages = advantages * weights(written.logprobs, drawn)
+            written.entropy = -written.logprobs  # its mean is the entropy's, over tokens drawn
+        batch = Batch(prompts, written, reference, advantages, returns)
+        return batch, self._line(asked, texts, batch, every, points, taken) | more
 
     def _write(self, prompts: list[list[int]], seed: int) -> Written:
         """Each process writes its rows."""
         settings, device = self.settings, self.model.device
+        sampling = Sampling(settings.temperature, settings.response_tokens)
         chance = heights(len(prompts), settings.response_tokens, seed)
         lockstep = self.processes.lockstep
+        stops = self.template.stops
 
         def once(rows: list[int]) -> Written:
+            if self.elsewhere is not None:
+                asked = [prompts[i] for i in rows]
+                return self.elsewhere.write(rows, asked, stops, sampling, seed)
             return write(
                 self.model,
                 [prompts[i] for i in rows],
-                self.template.stops,
-                Sampling(settings.temperature, settings.response_tokens),
+                stops,
+                sampling,
                 chance[rows],
                 settings.micro_batch,
                 self.processes.any if lockstep else bool,

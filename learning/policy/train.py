@@ -38,6 +38,7 @@ from learning.processes import Processes, many
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from learning.policy.vllm import Rollout
 
 
 @dataclass(slots=True)
@@ -98,7 +99,14 @@ class _Run:
         self.model: PolicyModel = open_model(place, self.settings, device, parent)
         if sharded:
             sharding.shard(self.model, self.processes)
-        self.rollouts = Rollouts(self.model, template, reward, self.settings, self.processes)
+        self.elsewhere: Rollout | None = None
+        if self.settings.vllm_url is not None:
+            from learning.policy.vllm import Rollout
+
+            self.elsewhere = Rollout.of(self.settings, folder, self.base)
+        self.rollouts = Rollouts(
+            self.model, template, reward, self.settings, self.processes, self.elsewhere
+        )
         self.optimiser = Optimiser.of(self.model, self.settings, self.processes, real)
         self.progress = Progress(
             0,
@@ -110,7 +118,10 @@ class _Run:
 
     def _identity(self, parent: Path | None, system_prompt: str) -> str:
         """What a checkpoint must agree on. How long to go on and when to stop may change."""
-        free = {"updates", "checkpoint_every", "max_kl", "min_entropy", "device"}
+        free = {
+            "updates", "checkpoint_every", "max_kl", "min_entropy", "device",
+            "vllm_url", "vllm_model",
+        }  # fmt: skip
         sha = hashlib.sha256()
         for history in self.histories:
             sha.update(repr([(t.speaker, t.text) for t in history]).encode())
@@ -203,6 +214,8 @@ class _Run:
         )
         if main:
             self._finish(outcome)
+            if self.elsewhere is not None:
+                self.elsewhere.withdraw()
         self.processes.wait()
         return outcome
 
@@ -257,6 +270,12 @@ def train(
     """
     if config.policy.algorithm != "ppo":
         from learning.policy import trl_engines
+
+        if config.policy.vllm_url is not None:
+            raise TrainingError(
+                f"policy.algorithm = {config.policy.algorithm!r} writes its replies itself",
+                "policy.vllm_url belongs to policy.algorithm = 'ppo'",
+            )
 
         if many() > 1:
             raise TrainingError(
