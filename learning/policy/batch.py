@@ -29,7 +29,7 @@ from learning.processes import Processes
 
 if TYPE_CHECKING:
     from agent.learning_config import Policy
-    from learning.policy.vllm import Rollout
+    from learning.policy.elsewhere import Rollout
 
 PHASES = ("write", "score", "reference", "optimise")
 Asked = Sequence[tuple[Utterance, ...]]
@@ -131,7 +131,7 @@ class Rollouts:
         advantages = whiten(advantages, written.mask)
         more = {"beta": progress.controller.beta}
         if self.elsewhere is not None:
-            from learning.policy.vllm import gap, weights
+            from learning.policy.elsewhere import gap, weights
 
             more["rollout_gap"] = gap(written.logprobs, drawn, written.mask)
             advantages = advantages * weights(written.logprobs, drawn)

@@ -38,7 +38,7 @@ from learning.processes import Processes, many
 
 if TYPE_CHECKING:
     from agent.config import Config
-    from learning.policy.vllm import Rollout
+    from learning.policy.elsewhere import Rollout
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class _Run:
             sharding.shard(self.model, self.processes)
         self.elsewhere: Rollout | None = None
         if self.settings.vllm_url is not None:
-            from learning.policy.vllm import Rollout
+            from learning.policy.elsewhere import Rollout
 
             self.elsewhere = Rollout.of(self.settings, folder, self.base)
         self.rollouts = Rollouts(

@@ -1,40 +1,28 @@
-"""Replies written by a vLLM server: rollouts of training, replies to compare and to simulate with.
+"""A vLLM server that writes replies from and to token ids, with LoRA adapters loaded at run time.
 
-The server holds the base; each policy is a LoRA adapter that it loads at run time from a folder
-that both can read. Prompts go as token ids and replies come back as token ids, so nothing is
-tokenised twice. Start it with
-
-    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve FOLDER --enable-lora --max-lora-rank 32 \
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve FOLDER --enable-lora --max-lora-rank 32 \\
         --logprobs-mode processed_logprobs
 
-(the log-probabilities of the temperature that tokens are drawn at, which training checks its own
-against). https://docs.vllm.ai: Completions API, LoRA adapters.
+The last makes it report log-probabilities of the softmax that tokens are drawn from, which training
+checks its own against. Adapters are read from folders that both must see. Source: vLLM's docs,
+Completions API and LoRA adapters; tried with 0.32.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
-import torch
 
 from learning.errors import TrainingError
-from learning.policy.decoding import Sampling, Written
-from learning.policy.model import PolicyModel, save_adapter
-from learning.policy.passes import padded
-
-if TYPE_CHECKING:
-    from agent.learning_config import Policy
+from learning.policy.decoding import Sampling
 
 KEY = "VLLM_API_KEY"
 """Environment variable of the server's key, where it wants one; vLLM reads the same."""
@@ -94,7 +82,13 @@ class Server:
             return [str(model["id"]) for model in answer["data"]] or _nothing()
 
     def load(self, name: str, folder: Path) -> None:
-        """Have it read an adapter; `name` is the model to ask for from now on."""
+        """Have it read an adapter; `name` is the model to ask for from now on.
+
+        Raises:
+            TrainingError: it cannot, or is out of reach.
+        """
+        if name in self.served():
+            return
         with self._told():
             try:
                 self._asked(
@@ -103,6 +97,8 @@ class Server:
                     {"lora_name": name, "lora_path": str(folder.resolve())},
                 )
             except httpx.HTTPStatusError as error:
+                if name in self.served():  # another process was quicker
+                    return
                 raise TrainingError(
                     f"the vLLM server {self.url} does not load the adapter "
                     f"{folder}: HTTP {error.response.status_code}",
@@ -126,7 +122,6 @@ class Server:
         stops: set[int],
         sampling: Sampling,
         seeds: Sequence[int],
-        stopped: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
         """One reply a prompt.
 
@@ -135,8 +130,7 @@ class Server:
             prompts: token ids.
             stops: tokens that end a reply.
             sampling: how tokens are drawn.
-            seeds: one a prompt.
-            stopped: whether nobody wants the rest any more.
+            seeds: one a prompt; the same prompt and seed get the same reply.
 
         Raises:
             TrainingError: the server is out of reach, refuses, or is not vLLM.
@@ -144,7 +138,7 @@ class Server:
         failed = threading.Event()
 
         def one(prompt: Sequence[int], seed: int) -> Reply:
-            if failed.is_set() or stopped():
+            if failed.is_set():
                 raise TrainingError("another reply failed")
             try:
                 return self._one(model, prompt, stops, sampling, seed)
@@ -166,6 +160,8 @@ class Server:
             "temperature": how.temperature,
             "top_p": how.top_p,
             "repetition_penalty": how.repetition_penalty,
+            "top_k": -1,  # else the model's generation_config.json may say something
+            "min_p": 0.0,
             "seed": seed,
             "stop_token_ids": sorted(stops),
             "logprobs": 0,
@@ -217,109 +213,3 @@ class Server:
 
 def _nothing() -> list[str]:
     raise ValueError
-
-
-@dataclass(slots=True)
-class Rollout:
-    """Has the policy in training written elsewhere.
-
-    The server's copy of it is never quite ours (another precision, other kernels), so training
-    reads every reply once more itself, and weighs each token by how much likelier it is here than
-    there, at most `MOST_WEIGHT` (truncated importance sampling, Ionides 2008; for rollout engines
-    Yao et al. 2025).
-    """
-
-    server: Server
-    folder: Path
-    """Of the run; the server reads adapters in it."""
-    base: str
-    """The base's name, for the adapter's manifest."""
-    run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    name: str | None = None
-    """Of the adapter that the server has."""
-
-    @classmethod
-    def of(cls, settings: Policy, folder: Path, base: str) -> Rollout:
-        """As `[policy]` says."""
-        assert settings.vllm_url is not None
-        return cls(Server(settings.vllm_url, settings.vllm_model), folder, base)
-
-    def publish(self, model: PolicyModel, number: int) -> None:
-        """Give the server the policy as it is now.
-
-        Args:
-            model: the policy.
-            number: of the update.
-        """
-        name = f"geli-{self.run}-{number}"
-        place = self.folder / "published"
-        save_adapter(place / name, model.network, model.adapter_state(), self.base, name)
-        self.server.load(name, place / name)
-        old, self.name = self.name, name
-        if old is not None:
-            self.server.unload(old)
-            shutil.rmtree(place / old, ignore_errors=True)
-
-    def withdraw(self) -> None:
-        """The run is over: neither the server nor the folder keeps an adapter of it."""
-        if self.name is not None:
-            self.server.unload(self.name)
-        shutil.rmtree(self.folder / "published", ignore_errors=True)
-
-    def write(
-        self,
-        rows: Sequence[int],
-        prompts: Sequence[Sequence[int]],
-        stops: set[int],
-        sampling: Sampling,
-        seed: int,
-    ) -> Written:
-        """Replies to some rows of a batch; of the tensors only `logprobs` and `mask` are filled."""
-        assert self.name is not None
-        seeds = [row_seed(seed, row) for row in rows]
-        found = self.server.write(self.name, prompts, stops, sampling, seeds)
-        _, mask = padded([reply.ids for reply in found], torch.device("cpu"))
-        logprobs = torch.zeros(mask.shape)
-        logprobs[mask] = torch.tensor([p for reply in found for p in reply.logprobs])
-        nothing = torch.zeros(mask.shape)
-        return Written(
-            [reply.ids for reply in found], [r.ended for r in found],
-            logprobs, nothing, nothing.clone(), mask,
-        )  # fmt: skip
-
-
-MOST_WEIGHT = 2.0
-MOST_GAP = 0.1
-"""Nats a token. Rounding makes a hundredth of it."""
-
-
-def weights(here: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Truncated importance weights of tokens drawn there for a policy that is here.
-
-    Args:
-        here: log π of each token, [replies, longest].
-        there: as the server that drew it says.
-    """
-    return (here - there).exp().clamp(max=MOST_WEIGHT)
-
-
-def gap(here: torch.Tensor, there: torch.Tensor, mask: torch.Tensor) -> float:
-    """Mean of log π there − log π here over the tokens drawn there, nats: an estimate of KL(there‖
-    here) a token.
-
-    Raises:
-        TrainingError: more than rounding can make: another policy writes there.
-    """
-    found = float(((there - here) * mask).sum() / mask.sum())
-    if not abs(found) <= MOST_GAP:
-        raise TrainingError(
-            f"the vLLM server's log-probabilities differ from this policy's by {found:+.2f} nats a "
-            "token: another base, or other ones",
-            "has it the same base, and --logprobs-mode processed_logprobs?",
-        )
-    return found
-
-
-def row_seed(seed: int, row: int) -> int:
-    """Of one reply of a batch, whoever asks for it; 31 bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {row}".encode()).digest()[:4], "big") >> 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -29,12 +29,17 @@ BATCH = 24
 
 
 def open_writer(config: Config, adapter: Path | None = None) -> Writer:
-    """The policy of `[policy]`, else of `[responder]`, with an adapter on it or none.
+    """The policy of `[policy]`, else of `[responder]`, with an adapter on it or none; it writes
+    here, or where `policy.vllm_url` says.
 
     Raises:
-        TrainingError: the adapter is damaged or was made for another base.
+        TrainingError: the adapter is damaged or was made for another base, or the server fails.
         WeightsError: the base is not here.
     """
+    if config.policy.vllm_url is not None:
+        from learning.policy.elsewhere import ServedWriter
+
+        return ServedWriter.open(config, adapter)
     return Writer.open(config, adapter)
 
 
@@ -62,7 +67,7 @@ class Writer:
         self._temperature, self._micro = temperature, micro_batch
 
     @classmethod
-    def open(cls, config: Config, adapter: Path | None = None) -> Writer:
+    def open(cls, config: Config, adapter: Path | None = None) -> Self:
         """Load the base of `[policy]` (else of `[responder]`), and an adapter onto it.
 
         Raises:
