@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from agent.records import Consent, Session
 from agent.rollout import Rollout
 from agent.session_log import SessionLog
 from agent.store import Store
+from agent.store_later import EVERY_S
+
+log_ = logging.getLogger("geli.host")
 
 
 class Host:
@@ -47,12 +51,24 @@ class Host:
         self._faces: ListenerModels | None = None
         self._rollout = rollout
         self._watching: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load and warm the engines, off the event loop; then watch for promoted policies."""
         await asyncio.to_thread(self.load)
+        if self.store is not None and self._writing is None:
+            self._writing = asyncio.create_task(self._write(self.store))
         if self._rollout is not None and not self._rollout.strict and self._watching is None:
             self._watching = asyncio.create_task(self._rollout.watch())
+
+    async def _write(self, store: Store) -> None:
+        """Bring what may wait a moment to the store, as long as there are calls."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.lanes.run("store", store.later.flush)
+            except Exception:
+                log_.exception("windows and labels wait for their calls' next turns")
 
     def load(self) -> None:
         """Load and warm the engines, in this thread."""
@@ -76,10 +92,11 @@ class Host:
 
     async def close(self) -> None:
         """Stop the lanes; calls must be over."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+        for task in (self._watching, self._writing):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         if self._rollout is not None:
             await asyncio.to_thread(self._rollout.close)
         await asyncio.to_thread(self.lanes.close)

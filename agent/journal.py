@@ -61,8 +61,14 @@ class Journal:
         self._pending: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, session_id: str, n: int, write: Write) -> None:
+    def add(self, session_id: str, n: int, write: Write, *, sync: bool = True) -> None:
         """Keep the session's `n`-th write; it is on disk when this returns.
+
+        Args:
+            session_id: whose.
+            n: counted from 1.
+            write: what is to be done.
+            sync: False: it outlives this process, but the machine only after the next `sync`.
 
         Raises:
             StoreError: the file would grow over its limit, or cannot be written.
@@ -78,7 +84,8 @@ class Journal:
                 file = self._open()
                 try:
                     _write_all(file, data, self._size)
-                    os.fsync(file)
+                    if sync:
+                        os.fsync(file)
                 except OSError:
                     with suppress(OSError):
                         os.ftruncate(file, self._size)  # no half line in the middle
@@ -89,6 +96,21 @@ class Journal:
                 ) from None
             self._size += len(data)
             self._pending[session_id] = n
+
+    def sync(self) -> None:
+        """Force what was added to disk.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+        with self._lock:
+            try:
+                if self._file is not None:
+                    os.fsync(self._file)
+            except OSError as error:
+                raise StoreError(
+                    f"the journal {self._path} cannot be written: {error.strerror}"
+                ) from None
 
     def done(self, session_id: str, n: int) -> None:
         """The database has that session's writes up to the `n`-th; wiped when it has all."""

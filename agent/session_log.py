@@ -52,7 +52,8 @@ class SessionLog:
         self._turns: set[int] = set()
         self._windows: set[int] = set()
         self._ended = False
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held by whoever writes what waits."""
 
     @property
     def stores(self) -> bool:
@@ -62,13 +63,13 @@ class SessionLog:
     @property
     def pending(self) -> int:
         """How many turns, or changes of turns, wait in memory."""
-        with self._lock:
+        with self.lock:
             return sum(isinstance(write, PutTurn) for write in self._waiting)
 
     @property
     def safe(self) -> bool:
         """Whether all that waits would outlive this process."""
-        with self._lock:
+        with self.lock:
             return self._journal is not None and not self._only_in_memory
 
     def knows(self, session: Session) -> None:
@@ -83,39 +84,47 @@ class SessionLog:
             StoreError: not now; the turn waits in memory.
             ValueError: its index was added before.
         """
-        with self._lock:
+        with self.lock:
             if turn.index in self._turns:
                 raise ValueError(f"turn {turn.index} of {self.id} was added before")
             self._turns.add(turn.index)
             self._keep_turn(turn)
 
-    def update_turn(self, turn: Turn) -> None:
+    def update_turn(self, turn: Turn, *, now: bool = True) -> None:
         """Store a turn anew, e.g. with its label.
+
+        Args:
+            turn: as it is now.
+            now: False: with the call's next write, or the next round of `Store.later`.
 
         Raises:
             StoreError: not now; the turn waits in memory.
             ValueError: its index was never added.
         """
-        with self._lock:
+        with self.lock:
             if turn.index not in self._turns:
                 raise ValueError(f"turn {turn.index} of {self.id} was never added")
-            self._keep_turn(turn)
+            self._keep_turn(turn, now)
 
-    def add_windows(self, windows: Sequence[AffectWindow]) -> None:
+    def add_windows(self, windows: Sequence[AffectWindow], *, now: bool = True) -> None:
         """Store affect windows.
+
+        Args:
+            windows: new ones.
+            now: as of `update_turn`.
 
         Raises:
             StoreError: not now; the windows wait in memory.
             ValueError: an index was added before.
         """
-        with self._lock:
+        with self.lock:
             new = [window.index for window in windows]
             if len(set(new)) < len(new) or self._windows.intersection(new):
                 raise ValueError(f"a window of {self.id} was added before")
             self._windows.update(new)
             if self.stores and windows:
                 kept = [window.model_copy(deep=True) for window in windows]
-                self._keep(PutWindows(kept))
+                self._keep(PutWindows(kept), now)
 
     def rate(
         self, value: float, source: str, comment: str | None = None, at: datetime | None = None
@@ -134,7 +143,7 @@ class SessionLog:
         Raises:
             StoreError: turns still wait in memory; call `flush` once the cause is gone.
         """
-        with self._lock:
+        with self.lock:
             if not self._ended:
                 self._ended = True
                 if self.stores:
@@ -149,24 +158,39 @@ class SessionLog:
         Raises:
             StoreError: not now; it goes on waiting.
         """
-        with self._lock:
-            if not self._waiting or self._store is None:
+        with self.lock:
+            if not self.waits or self._store is None:
                 return
             if not self.deleted:
                 self._write(self._store)
-            self._waiting.clear()
-            self._only_in_memory = 0
-            self.problem = None
-            if self._journal is not None:
-                self._journal.done(self.id, self._n)
+            self.written()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is not written."""
+        return bool(self._waiting)
+
+    def apply(self, connection: sa.Connection) -> None:
+        """Write what waits, within the caller's transaction; the caller holds `lock`."""
+        if self.deleted:
+            return
+        for write in self._waiting:
+            write.apply(connection, self.id)
+        if self._journal is not None:
+            note_written(connection, self.id, self._n)
+
+    def written(self) -> None:
+        """The transaction with `apply` in it was kept; the caller holds `lock`."""
+        self._waiting.clear()
+        self._only_in_memory = 0
+        self.problem = None
+        if self._journal is not None:
+            self._journal.done(self.id, self._n)
 
     def _write(self, store: Store) -> None:
         try:
             with store.writing(patient=False) as connection:
-                for write in self._waiting:
-                    write.apply(connection, self.id)
-                if self._journal is not None:
-                    note_written(connection, self.id, self._n)
+                self.apply(connection)
         except StoreError as error:
             self.problem = error
             if self.pending:
@@ -179,25 +203,28 @@ class SessionLog:
                 raise
             self.deleted = True
 
-    def _keep_turn(self, turn: Turn) -> None:
+    def _keep_turn(self, turn: Turn, now: bool = True) -> None:
         if self.stores:
             # A copy, since the call goes on changing its turn while this one may have to wait.
-            self._keep(PutTurn(turn.model_copy(deep=True)))
+            self._keep(PutTurn(turn.model_copy(deep=True)), now)
 
-    def _keep(self, write: Write) -> None:
+    def _keep(self, write: Write, now: bool = True) -> None:
         """The gate: nothing about a person passes without consent."""
-        if self.stores:
-            with self._lock:
-                self._add(write)
-                self.flush()
+        if self._store is not None and self.stores:
+            with self.lock:
+                self._add(write, sync=now)
+                if now:
+                    self.flush()
+                else:
+                    self._store.later.add(self)
 
-    def _add(self, write: Write) -> None:
+    def _add(self, write: Write, *, sync: bool = True) -> None:
         self._waiting.append(write)
         self._n += 1
         if self._journal is None or self.deleted:
             return
         try:
-            self._journal.add(self.id, self._n, write)
+            self._journal.add(self.id, self._n, write, sync=sync)
         except StoreError as error:
             if not self._only_in_memory:
                 log_.error("%s", error, extra={"session": self.id})

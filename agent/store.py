@@ -36,6 +36,7 @@ from agent.records import Consent, EndedHow, Session
 from agent.schema import changes, session_row, sessions, tally, turns
 from agent.schema import windows as windows_table
 from agent.session_log import SessionLog
+from agent.store_later import Later
 from agent.store_query import Filter, Order, SessionSummary, conditions, sessions_query, summary
 from agent.store_rows import (
     check_rating,
@@ -78,6 +79,8 @@ class Store:
         """Of a database on another machine."""
         if url.get_backend_name() != "sqlite":
             self.journal = Journal(journal.folder_of(url), round(journal_mb * 1e6))
+        self.later = Later(self)
+        """What may wait a moment, of all calls together."""
         self._failed: tuple[float, StoreError] | None = None
 
     @classmethod

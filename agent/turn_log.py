@@ -72,7 +72,7 @@ class TurnLog:
     def window(self, window: AffectWindow) -> None:
         """An affect window has closed."""
         self._session.windows.append(window)
-        self._store(lambda: self._log.add_windows([window]))
+        self._store(lambda: self._log.add_windows([window], now=False))
         self.relabel()
 
     def relabel(self) -> None:
@@ -106,7 +106,7 @@ class TurnLog:
         self._store(complete_and_store)
 
     def _update(self, turn: Turn) -> None:
-        self._log.update_turn(turn.model_copy())
+        self._log.update_turn(turn.model_copy(), now=False)
 
     def _store(self, work: Callable[[], None]) -> None:
         future = self._lanes.submit("store", work)

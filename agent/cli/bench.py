@@ -175,15 +175,23 @@ def store(sessions: int, turns: int, writers: int, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     both = {name: found[name] for name in ("sqlite", "postgresql")}
-    click.echo(f"{found['sessions']:,} sessions{'SQLite':>32}{'PostgreSQL':>14}")
+    click.echo(f"{found['sessions']:,} sessions{'SQLite':>38}{'PostgreSQL':>14}")
 
     def row(what: str, of: Any) -> None:
-        click.echo(f"{what:36}" + "".join(f"{of(one):14,.1f}" for one in both.values()))
+        click.echo(f"{what:42}" + "".join(f"{of(one):14,.1f}" for one in both.values()))
 
     for key, what in (("turn_ms", "a turn, alone"), ("turn_ms_among_writers", "a turn, of many")):
         for share in ("p50", "p95"):
             row(f"{what}, {share} ms", lambda one, key=key, share=share: one[key][share])
     row(f"turns a second, {found['writers']} writers", lambda one: one["turns_a_second"])
+    for how, what in (("each", "each write alone"), ("together", "windows together")):
+        for share in ("p50", "p95"):
+            key = f"second_of_calls_ms_{how}"
+            row(f"9 calls' second, {what}, {share} ms", lambda o, k=key, s=share: o[k][s])
+        row(
+            f"calls {found['writers']} workers carry, {what}",
+            lambda o, h=how: o[f"calls_carried_{h}"],
+        )
     for name in both["sqlite"]["queries_ms"]:
         row(f"{name}, ms", lambda one, name=name: one["queries_ms"][name])
 

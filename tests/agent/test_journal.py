@@ -81,6 +81,54 @@ def says(store: Store, session_id: str = "s-1") -> list[str]:
     return [t.text for t in store.get(session_id).turns]
 
 
+def test_what_may_wait_a_moment_waits_on_disk(there: Store, away: postgres.Server) -> None:
+    """A process that ends before its next round has lost none of it."""
+    with Store.open(away.url) as first:
+        log = first.open_session(session())
+        log.add_turn(turn(0, "agent"))
+        log.add_windows([window(0, True)], now=False)
+        log.update_turn(turn(0, "agent", li=1), now=False)
+        assert log.safe
+    assert there.get("s-1").windows == []
+    assert journals.recover(there) == 2
+    found = there.get("s-1")
+    assert (found.windows, found.turns) == ([window(0, True)], [turn(0, "agent", li=1)])
+    assert journals.recover(there) == 0
+
+
+def test_what_may_wait_a_moment_is_forced_to_disk_with_the_rest(
+    there: Store, away: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[int] = []
+    fsync = os.fsync
+
+    def counted(file: int) -> None:
+        forced.append(file)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    log = there.open_session(session())
+    log.add_windows([window(0, True)], now=False)
+    assert not forced
+    log.add_turn(turn(0))
+    assert len(forced) == 1
+    away.stop()
+    log.add_windows([window(1, True)], now=False)
+    there.later.flush()  # the database does not take it
+    assert len(forced) == 2 and log.waits
+    away.start()
+
+
+def test_a_round_empties_the_journal(there: Store, data: Path) -> None:
+    logs = [there.open_session(session(name)) for name in ("s-1", "s-2")]
+    for log in logs:
+        log.add_windows([window(0, True)], now=False)
+    assert files(data)[0].stat().st_size > 0
+    there.later.flush()
+    assert files(data)[0].stat().st_size == 0
+    assert [there.get(log.id).windows for log in logs] == [[window(0, True)]] * 2
+
+
 def test_the_server_stops_and_starts_in_mid_call(
     there: Store, away: postgres.Server, data: Path
 ) -> None:

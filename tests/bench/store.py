@@ -17,10 +17,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.errors import GeliError
-from agent.records import Consent, EndedHow, Session, Turn
+from agent.records import AffectWindow, Consent, EndedHow, Session, Turn
 from agent.store import Store
 from tests import postgres
 from tests.bench.review import WORDS, _queries, fill
+
+CALLS = 9
+"""Of a worker, as in configs/deploy/SCALING.md."""
+SECONDS = 40
+TURN_S = 5
 
 
 def measure(n: int = 10_000, turns: int = 200, writers: int = 8) -> dict[str, Any]:
@@ -66,6 +71,11 @@ def _one(url: str, n: int, turns: int, writers: int) -> dict[str, Any]:
         took_s = time.perf_counter() - start
         out["turn_ms_among_writers"] = _spread([ms for one in waits for ms in one])
         out["turns_a_second"] = round(writers * turns / took_s, 1)
+        for how, now in (("each", True), ("together", False)):
+            spent = _calls(url, f"{how}-1", 1, now)
+            among = _calls(url, f"{how}-{writers}", writers, now)
+            out[f"second_of_calls_ms_{how}"] = _spread(spent)
+            out[f"calls_carried_{how}"] = round(1e3 * CALLS * writers / statistics.mean(among), 0)
         return out | {"queries_ms": _queries(store)}
 
 
@@ -87,6 +97,53 @@ def _hold(store: Store, name: str, turns: int) -> list[float]:
         waits.append(1000 * (time.perf_counter() - start))
     log.end(EndedHow.HUNG_UP, datetime.now(UTC))
     return waits
+
+
+def _calls(url: str, name: str, writers: int, now: bool) -> list[float]:
+    """`SECONDS` seconds of `CALLS` calls in each of `writers` workers, as fast as the store lets
+    them: every second of each call a window closes, every fifth a turn ends, and a label follows.
+    Milliseconds that a worker's second took; `now`: each write on its own."""
+
+    def worker(number: int) -> list[float]:
+        with Store.open(url) as store:
+            made = [Session(id=f"{name}-{number}-{k}", consent=Consent.LEARN) for k in range(CALLS)]
+            logs = [store.open_session(one) for one in made]
+            waits = []
+            for second in range(SECONDS):
+                start = time.perf_counter()
+                for k, log in enumerate(logs):
+                    index, phase = divmod(second + k, TURN_S)
+                    turn = Turn(
+                        index=index,
+                        speaker="agent",
+                        start_s=float(second),
+                        end_s=second + 2.0,
+                        text=" ".join(WORDS),
+                        kind="reply",
+                    )
+                    if phase == 0:
+                        log.add_turn(turn)
+                    window = AffectWindow(
+                        index=second,
+                        start_s=float(second),
+                        end_s=second + 2.0,
+                        face_found=True,
+                        coverage=1.0,
+                        probabilities={"happy": 0.9, "neutral": 0.1},
+                        positive=True,
+                        classifier="mini-xception-fer",
+                    )
+                    log.add_windows([window], now=now)
+                    if phase == 2 and second >= 2:
+                        log.update_turn(turn.model_copy(update={"li": 1}), now=now)
+                store.later.flush()
+                waits.append(1000 * (time.perf_counter() - start))
+            for log in logs:
+                log.end(EndedHow.HUNG_UP, datetime.now(UTC))
+        return waits
+
+    with ThreadPoolExecutor(writers) as pool:
+        return [ms for one in pool.map(worker, range(writers)) for ms in one]
 
 
 def _spread(ms: list[float]) -> dict[str, float]:
