@@ -344,7 +344,7 @@ def plan(settings: tuple[str, ...]) -> None:
 @click.option("--minutes", type=click.FloatRange(0.2), default=3.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def corpus(minutes: float, as_json: bool) -> None:
-    """CPU of an hour of video and of turns embedded; worked out for the whole of CANDOR."""
+    """CPU of an hour of video, of embeddings and of replies; worked out for all of CANDOR."""
     from agent.config import load
 
     click.echo(f"encoding {minutes:g} minutes of video twice, reading each twice", err=True)

@@ -1,4 +1,4 @@
-"""Measures corpus jobs: CPU an hour of video, and turns embedded a second; worked out for CANDOR.
+"""Measures corpus jobs: CPU an hour of video, embeddings, replies; worked out for CANDOR.
 
 geli bench corpus
 python -m tests.bench.corpus
@@ -21,12 +21,12 @@ from agent.affect import ListenerModels, settings_of
 from agent.config import Config, load
 from perception import clip
 from perception.settings import Settings
+from tests.bench import corpus_text
 
 SIZES = ((640, 480), (1280, 720))
 FPS = 30
-CANDOR_HOURS, FACES, CANDOR_WORDS = 850, 2, 7_000_000
+CANDOR_HOURS, FACES = 850, 2
 CORES = 64
-UTTERANCES = 3000
 
 
 def measure(config: Config, minutes: float = 3.0) -> dict[str, Any]:
@@ -39,15 +39,14 @@ def measure(config: Config, minutes: float = 3.0) -> dict[str, Any]:
 
     Returns:
         For each size: `cpu_s_an_hour` and its shares, without and with frames left out; and what
-        that makes of CANDOR. `embeddings`: turns and words a second, hours for CANDOR's words.
+        that makes of CANDOR. `embeddings` and `replies`: see `corpus_text`.
     """
     found: dict[str, Any] = {"frames_hz": config.perception.frames_hz}
     for width, height in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             video = looped(Path(folder) / "long.mp4", width, height, minutes)
             found[f"{width}x{height}"] = affect(video, config, minutes)
-    found["embeddings"] = embeddings(config)
-    return found
+    return found | corpus_text.measure(config)
 
 
 def looped(path: Path, width: int, height: int, minutes: float) -> Path:
@@ -137,33 +136,6 @@ def _perceived(video: Path, models: ListenerModels, settings: Settings, planned:
     if planned:
         return clip.perceive_clip(video, models.detector, models.classifier, settings)
     return clip._perceive(video, models.detector, models.classifier, settings, None, None)
-
-
-def embeddings(config: Config) -> dict[str, Any]:
-    """Distinct utterances of the simulated source a second, on one thread."""
-    import torch
-
-    from learning.data import load as source
-    from learning.encoder import Encoder
-
-    torch.set_num_threads(1)
-    data = source("simulated:0:200", config)
-    texts = sorted({t.text for d in data.dialogues for t in d.turns})[:UTTERANCES]
-    encoder = Encoder(config.reward.encoder, config.models)
-    encoder.embed(texts[:64])
-    started = time.process_time()
-    encoder.embed(texts)
-    cpu_s = time.process_time() - started
-    words = sum(len(text.split()) for text in texts)
-    hours = CANDOR_WORDS / (words / cpu_s) / 3600
-    return {
-        "encoder": encoder.name,
-        "turns": len(texts),
-        "words_a_turn": round(words / len(texts), 1),
-        "turns_a_cpu_s": round(len(texts) / cpu_s, 1),
-        "words_a_cpu_s": round(words / cpu_s, 1),
-        "candor_core_hours": round(hours, 2),
-    }
 
 
 if __name__ == "__main__":
