@@ -142,9 +142,11 @@ def keep(
 def settings_of(asked: Sample, config: Config, seed: int) -> dict[str, Any]:
     """All that replies depend on beside the policy, by name."""
     found: dict[str, Any] = {"sample": asked.digest, "seed": seed, "piece": PIECE}
+    # What writes, not where: an address may name a person, and settings are kept in the open.
+    found["writer"] = "vllm" if config.policy.vllm_url else "own"
     sections = {"policy": config.policy, "responder": config.responder, "dialogue": config.dialogue}
     for name, section in sections.items():
-        values = section.model_dump(mode="json", exclude={"url", "api_key_env"})
+        values = section.model_dump(mode="json", exclude={"url", "vllm_url", "api_key_env"})
         found |= {f"{name}.{key}": value for key, value in values.items()}
     prompts = json.dumps([prompt.text for prompt in probes.PROMPTS])
     return found | {"safety_prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16]}

@@ -219,6 +219,14 @@ def test_a_large_sample_is_answered_in_pieces_of_their_own_chance(tmp_path: Path
     assert found.safety is not None and len(found.safety) == len(PROMPTS)
 
 
+def test_what_replies_depend_on_is_kept_without_an_address() -> None:
+    here = answering.settings_of(ASKED, config.load("cpu"), 7)
+    urls = ("policy.vllm_url=http://ada:secret@a/v1", "responder.url=http://ada:secret@a/v1")
+    there = answering.settings_of(ASKED, config.load("cpu", urls), 7)
+    assert "secret" not in json.dumps(there)
+    assert {key for key in here if here[key] != there[key]} == {"writer"}
+
+
 def test_a_cut_file_is_written_anew(tmp_path: Path) -> None:
     writer = Scripted()
     base = Policy("base", None, "base")
