@@ -2,7 +2,7 @@
 
 import pytest
 
-CATEGORIES = {"unit", "engine", "transport", "e2e", "gpu"}
+CATEGORIES = {"unit", "engine", "transport", "e2e", "gpu", "llamacpp"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

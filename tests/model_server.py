@@ -1,12 +1,15 @@
-"""A real OpenAI-compatible server for tests: `transformers serve`, on loopback, gone with them."""
+"""Real OpenAI-compatible servers for tests, on loopback, gone with them: `transformers serve`, and
+llama.cpp's `llama-server` where it is on the path."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -15,21 +18,23 @@ START_S = 120
 
 
 class ModelServer:
-    """Serves any model by the path of its folder.
+    """`transformers serve` unless told otherwise: it serves any model by the path of its folder.
 
     Args:
         folder: for its cache and log.
+        command: another server's; host and port are added.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Sequence[str | Path] = ()) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
         self._log = (folder / "log").open("wb")
         program = Path(sys.executable).with_name("transformers")
+        given = command or [program, "serve", "--device", "cpu"]
         self._process = subprocess.Popen(
-            [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            [*given, "--host", "127.0.0.1", "--port", str(port)],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -38,7 +43,7 @@ class ModelServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.kill()
-                raise RuntimeError(f"transformers serve did not start, see {folder / 'log'}")
+                raise RuntimeError(f"{given[0]} did not start, see {folder / 'log'}")
             time.sleep(0.1)
 
     def _answers(self) -> bool:
@@ -52,3 +57,13 @@ class ModelServer:
         self._process.kill()
         self._process.wait()
         self._log.close()
+
+
+def llama_server(base: Path, *adapters: Path) -> list[str | Path]:
+    """The command that serves a GGUF base with GGUF adapters, as the README says."""
+    if (program := shutil.which("llama-server")) is None:
+        raise RuntimeError(
+            "no llama-server on the path: PATH=/where/it/is:$PATH pytest -m llamacpp"
+        )
+    loras = ["--lora", ",".join(map(str, adapters))] if adapters else []
+    return [program, "--model", base, *loras, "--cache-ram", "0", "--threads", "1"]
