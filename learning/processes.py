@@ -11,6 +11,8 @@ checkpoint of one is that of the other.
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +79,9 @@ class Processes:
                     f"--processes {gpus}" if gpus else "device = 'cpu'",
                 )
 
+        # Functions there have the group that exists when they are loaded as a default value: it
+        # would outlive `_leave`. Transformers loads it anyway, later.
+        importlib.import_module("torch.distributed.fsdp")
         state = PartialState(cpu=device == "cpu")  # gloo on the CPU, else NCCL
         atexit.register(_leave)
         own = "cpu" if device == "cpu" else str(state.device)
@@ -223,9 +228,14 @@ ALONE = Processes()
 
 
 def _leave() -> None:
-    """Close the connections; the threads behind them else may end the process by an abort."""
+    """End the group and, where nothing else holds it, the threads behind it.
+
+    A thread of gloo that is still about to let go of a tensor of ours when Python ends is ended by
+    Python, and C++ aborts the process over that ("terminate called without an active exception").
+    """
     if _dist().is_initialized():
         _dist().destroy_process_group()
+        gc.collect()  # shards hold it, and each other
 
 
 def _dist() -> Any:

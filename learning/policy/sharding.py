@@ -9,6 +9,7 @@ every process holds them whole, so that gradients, checkpoints and adapters are 
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
@@ -52,6 +53,8 @@ def shard(model: PolicyModel, processes: Processes) -> None:
 
     device = torch.device(processes.device)
     mesh = init_device_mesh(device.type, (processes.world,))
+    # Torch's caches keep the mesh until the end; the group must not be kept (processes._leave).
+    atexit.register(mesh._pg_registry.clear)
     keep = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("false", "no_shard")
     offload = os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true"
     for block in model.trunk.layers:

@@ -72,8 +72,10 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from tests.learning.launching import ends_no_thread
 from tests.learning.policy.test_policy_processes import trained
 
+ends_no_thread()
 place, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
 for name, changes, updates, shards in jobs:
     os.environ["ACCELERATE_USE_FSDP"] = str(shards).lower()
