@@ -21,7 +21,7 @@ _CHATTER = re.compile(
     rb"INFO: Created TensorFlow Lite |"
     rb"WARNING: (Logging before InitGoogle|All log messages before absl::InitializeLog)\(\) |"
     rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ \w+\.(cc|h):\d+\] |"
-    rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d+,\d+ I \d+ \d+\] logging\.cc:"
+    rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d+,\d+ (I \d+ \d+\] logging|W \d+ \d+\] gcs_client)\.cc:"
 )
 """LiteRT's, glog's and Ray's informational and warning lines, as seen. Errors (E, F, `ERROR:`)
 pass."""
