@@ -40,12 +40,12 @@ class Inputs:
     window_bytes: float = 297.0
     turn_bytes: float = 546.0
     writes_a_turn: float = 2.0  # A: each agent turn is written, then labelled two or three times
-    pg_here: float = 204.0
+    pg_here: float = 296.0  # M: geli bench store, 2,000 sessions of 60 turns, 8 writers
     together: float = 84 / 127  # M: geli bench store, what windows that go together leave of it
     pg_server: float = 20_000.0  # A: small transactions a second, 16 cores with NVMe
     # CANDOR
     hours: float = 850 * 2
-    cpu_s_an_hour: float = 89.3  # M: tests/bench/corpus.py, 640 x 480
+    cpu_s_an_hour: float = 75.9  # M: geli bench corpus, 3 minutes of 640 x 480
     words: float = 7e6
     words_a_turn: float = 12.0  # A
     turns_s: float = 249.0  # M: learning/README, two cores
