@@ -59,8 +59,9 @@ def test_every_file_says_what_it_assumes() -> None:
     assert files == {
         "compose.yaml", "kubernetes.yaml", "nginx.conf", "geli.toml", "geli-vllm.toml",
         "env.example", "Dockerfile", "prometheus.yml", "alerts.yml", "grafana.json", "SCALING.md",
+        "LLAMACPP.md",
     }  # fmt: skip
-    for name in files - {"env.example", "SCALING.md"}:
+    for name in files - {"env.example", "SCALING.md", "LLAMACPP.md"}:
         assert "Assumes:" in (DEPLOY / name).read_text(), name
 
 
@@ -89,6 +90,9 @@ def test_compose_and_its_configurations(name: str, compose: dict[str, Any]) -> N
         assert f"./{name}:/etc/geli/{name}:ro" in one["volumes"]
         assert seconds(one["stop_grace_period"]) >= server.drain_s + ROOM_S
         assert f"http://127.0.0.1:{server.port}{HEALTH[0]}" in one["healthcheck"]["test"][-1]
+    scrape = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]
+    targets = [f"geli-{n}:{loaded.telemetry.metrics_port}" for n in (1, 2)]
+    assert scrape["static_configs"][0]["targets"] == targets
     if loaded.responder.engine == "openai":
         url = re.fullmatch(r"http://(\w+):(\d+)/v1", loaded.responder.url or "")
         assert url is not None
