@@ -2,7 +2,7 @@
 
 import pytest
 
-CATEGORIES = {"unit", "engine", "transport", "e2e", "gpu", "llamacpp"}
+CATEGORIES = {"unit", "engine", "transport", "e2e", "gpu", "llamacpp", "vllm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,13 +3,15 @@ llama.cpp's `llama-server` where it is on the path."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -23,9 +25,17 @@ class ModelServer:
     Args:
         folder: for its cache and log.
         command: another server's; host and port are added.
+        more: environment variables of it.
+        start_s: how long it may take until it answers.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str | Path] = (),
+        more: Mapping[str, str] | None = None,
+        start_s: float = START_S,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -35,11 +45,12 @@ class ModelServer:
         given = command or [program, "serve", "--device", "cpu"]
         self._process = subprocess.Popen(
             [*given, "--host", "127.0.0.1", "--port", str(port)],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)},
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)} | dict(more or {}),
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        end = time.monotonic() + START_S
+        end = time.monotonic() + start_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.kill()
@@ -54,7 +65,8 @@ class ModelServer:
 
     def kill(self) -> None:
         """SIGKILL, as of a machine that goes away."""
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # vLLM is several processes
         self._process.wait()
         self._log.close()
 

@@ -23,8 +23,8 @@ LEAVE = 0.75
 
 @dataclass(slots=True, frozen=True)
 class Sampling:
-    """How tokens are drawn. PPO needs `top_p` 1 and `repetition_penalty` 1: its ratios are of the
-    whole softmax at `temperature`."""
+    """How tokens are drawn; temperature 0 takes the likeliest. PPO needs `top_p` 1 and
+    `repetition_penalty` 1: its ratios are of the whole softmax at `temperature`."""
 
     temperature: float
     tokens: int
@@ -255,6 +255,10 @@ def _draw(
     """A token a row; and its log-probability and the entropy of the softmax it came from."""
     if sampling.repetition_penalty != 1.0:
         logits = _penalised(logits, prompts, replies, alive, sampling.repetition_penalty)
+    if sampling.temperature == 0:  # the likeliest, for certain
+        tokens = logits.argmax(-1)
+        certain = torch.zeros(len(tokens), device=logits.device)
+        return tokens, (certain, certain)
     scaled = logits / sampling.temperature
     log_all = scaled.log_softmax(-1)
     p = log_all.exp()

@@ -45,7 +45,9 @@ class Served:
     server: ModelServer
     data: Path
     ids: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+    model: str = MODEL
+    adapters: str = "llama.cpp"
 
     def config(self, *more: str) -> Config:
         return load("cpu", [*self.settings(), *more])
@@ -54,9 +56,9 @@ class Served:
         return [
             "perception.enabled=false",
             "responder.engine=openai",
-            "responder.adapters=llama.cpp",
+            f"responder.adapters={self.adapters}",
             f"responder.url={self.server.url}",
-            f"responder.model={MODEL}",
+            f"responder.model={self.model}",
             "responder.temperature=0",
             "responder.repetition_penalty=1",
             "responder.first_token_s=60",

@@ -93,6 +93,20 @@ def test_one_seed_writes_one_thing(
     assert once(1) == once(1) != once(2)
 
 
+def test_temperature_0_takes_the_likeliest(
+    model: PolicyModel, template: Template, prompts: list[list[int]]
+) -> None:
+    greedy = [write(model, prompts, template.stops, Sampling(0.0, 6), heights(len(prompts), 6, s))
+              for s in (1, 2)]  # fmt: skip
+    assert greedy[0].replies == greedy[1].replies
+    for prompt, reply in zip(prompts, greedy[0].replies, strict=True):
+        for t, token in enumerate(reply):
+            with torch.no_grad():
+                logits = model.network(torch.tensor([prompt + reply[:t]])).logits[0, -1]
+            assert logits[token] >= logits.max() - 1e-4
+    assert not greedy[0].logprobs.any()
+
+
 def test_a_reply_does_not_depend_on_who_else_writes(
     model: PolicyModel, template: Template, prompts: list[list[int]]
 ) -> None:
